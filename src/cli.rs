@@ -1,0 +1,47 @@
+//! argv to verb to exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::command;
+
+/// A hardened bastion: SSH in, hold only your own credentials, leave a recording.
+#[derive(Debug, Parser)]
+#[command(name = "stockade", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Read a configuration, say everything that is wrong with it, or explain one decision
+    Check(command::check::Args),
+    /// Import, list and remove jail images
+    Image(command::image::Args),
+    /// List, show, play and export recorded sessions
+    Session(command::session::Args),
+    /// What the audit events mean
+    Audit(command::audit::Args),
+}
+
+/// Parses the command line, runs the verb, prints an error chain once.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Check(args) => command::check::run(args),
+        Verb::Image(args) => command::image::run(args),
+        Verb::Session(args) => command::session::run(args),
+        Verb::Audit(args) => command::audit::run(args),
+    };
+    done.unwrap_or_else(report)
+}
+
+/// `stockade: what`, then one `caused by:` line for each source.
+fn report(error: anyhow::Error) -> ExitCode {
+    eprintln!("stockade: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  caused by: {cause}");
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,6 @@
+//! One verb a file. This is the only room that may use `anyhow` and print.
+
+pub mod audit;
+pub mod check;
+pub mod image;
+pub mod session;

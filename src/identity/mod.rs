@@ -1,0 +1,9 @@
+//! Who somebody is: principals, their keys, their groups, and the secrets made for them.
+//!
+//! Knows nothing of sockets, clocks or AWS. What is proved here is only the shape of a claim.
+
+mod principal;
+mod secret;
+
+pub use principal::{NotAPrincipal, Principal};
+pub use secret::{Credentials, Secret};

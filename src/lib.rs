@@ -1,0 +1,32 @@
+//! stockade: a bastion whose jails have no network, only doors.
+//!
+//! The rooms, in the order of a session's life; arrows point down only (`tests/it/rooms.rs` holds them to it):
+//!
+//! ```text
+//! main -> cli -> command          argv, verbs, exit codes
+//! jailer gate warden porter keeper tally    the processes: each a re-exec of this binary with its own uid
+//! privsep                         what one process may say to another, and when
+//! audit recording image           append-only evidence; the image store
+//! config identity policy session  the law: pure
+//! sys                             every unsafe line
+//! ```
+#![deny(unsafe_code)]
+
+pub mod audit;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod gate;
+pub mod identity;
+pub mod image;
+pub mod jailer;
+pub mod keeper;
+pub mod policy;
+pub mod porter;
+pub mod privsep;
+pub mod recording;
+pub mod session;
+#[allow(unsafe_code)]
+pub mod sys;
+pub mod tally;
+pub mod warden;

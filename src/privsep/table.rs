@@ -1,0 +1,48 @@
+//! Who opens, who holds, who may say what and when.
+//!
+//! | descriptor              | opened by | held by          | after a restart passed again by |
+//! |-------------------------|-----------|------------------|---------------------------------|
+//! | TCP listeners           | jailer    | gate             | jailer                          |
+//! | host keys               | jailer    | gate (read once) | jailer                          |
+//! | configuration           | loader    | jailer, all      | jailer                          |
+//! | authorized keys' folder | jailer    | warden           | jailer                          |
+//! | recordings' folder      | jailer    | keeper           | jailer                          |
+//! | audit file's folder     | jailer    | keeper           | jailer                          |
+//! | door listeners          | jail      | jailer, porter   | jailer                          |
+//! | PTY master, pipes       | jail      | keeper           | nobody: a dead keeper ends its sessions |
+//! | streams                 | jailer    | gate and keeper  | nobody: a dead gate ends its connections |
+//! | exec notifications      | jail      | jailer, tally    | jailer                          |
+
+use super::Role;
+
+/// A jail's doors, in the order their listeners travel.
+pub const DOORS: [Door; 6] =
+    [Door::Metadata, Door::MetadataV6, Door::Container, Door::PodIdentity, Door::PodIdentityV6, Door::Control];
+
+/// A listening socket inside a jail's network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// 169.254.169.254:80
+    Metadata,
+    /// [fd00:ec2::254]:80
+    MetadataV6,
+    /// 169.254.170.2:80
+    Container,
+    /// 169.254.170.23:80
+    PodIdentity,
+    /// [fd00:ec2::23]:80
+    PodIdentityV6,
+    /// The abstract unix socket `@stockade`.
+    Control,
+}
+
+/// What a role holds besides its links, in the order the descriptors follow the configuration in `Begin`.
+pub const fn held(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::Keeper => &["recordings' folder", "audit file's folder"],
+        Role::Tally => &["/proc"],
+        Role::Porter => &[],
+        Role::Warden => &["authorized keys' folder"],
+        Role::Gate => &["listeners", "host keys"],
+    }
+}
