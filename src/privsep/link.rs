@@ -10,9 +10,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::message::Message;
+use crate::sys::watched::Watched;
 
 /// The longest packet: an exec request of 64 KiB and its environment fit, a flood does not.
 pub const LONGEST: usize = 128 * 1024;
@@ -94,35 +94,32 @@ pub fn decode<M: Message>(bytes: &[u8], descriptors: usize) -> Result<M, LinkErr
 
 /// An asynchronous packet socket.
 #[derive(Debug)]
-pub struct Packets(AsyncFd<OwnedFd>);
+pub struct Packets(Watched);
 
 impl Packets {
-    /// Takes a non-blocking end; must be called inside the runtime.
+    /// Must be called inside the runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE)?))
+        Ok(Self(Watched::new(socket)?))
     }
 
     pub async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
-        let sent = self.0.async_io(Interest::WRITABLE, |s| send_packet(s.as_fd(), bytes, descriptors)).await;
-        sent.map_err(|e| match e.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => LinkError::Closed,
-            _ => LinkError::Socket(e),
-        })
+        let sent = self.0.io(Interest::WRITABLE, |socket| send_packet(socket, bytes, descriptors)).await;
+        sent.map_err(gone_or_broken)
     }
 
     pub async fn recv(&self, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, LinkError> {
-        loop {
-            let mut guard = self.0.readable().await.map_err(LinkError::Socket)?;
-            match recv_packet(self.0.get_ref().as_fd(), buffer) {
-                Err(LinkError::Socket(e)) if e.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                Err(LinkError::Socket(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(LinkError::Socket(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(LinkError::Closed);
-                }
-                done => return done,
-            }
-        }
+        let received = self.0.io(Interest::READABLE, |socket| match recv_packet(socket, buffer) {
+            Err(LinkError::Socket(e)) => Err(e),
+            done => Ok(done),
+        });
+        received.await.map_err(gone_or_broken)?
+    }
+}
+
+fn gone_or_broken(error: io::Error) -> LinkError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => LinkError::Closed,
+        _ => LinkError::Socket(error),
     }
 }
 
