@@ -4,9 +4,22 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Executes the file behind a descriptor; returns only on failure. `/proc` need not be there (`fexecve` would need it).
-pub fn exec_descriptor(file: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
-    exec(file.as_raw_fd(), c"", arguments, environment, libc::AT_EMPTY_PATH)
+/// Executes the file behind a descriptor with `descriptors` at 0, 1, 2, … and no others; returns only on failure, and
+/// then the places of this process's descriptors are lost. Needs no `/proc`, as `fexecve` would.
+pub fn exec_with(
+    file: BorrowedFd<'_>,
+    descriptors: &[BorrowedFd<'_>],
+    arguments: &[CString],
+    environment: &[CString],
+) -> io::Error {
+    let Ok(place) = RawFd::try_from(descriptors.len()) else { return io::ErrorKind::InvalidInput.into() };
+    let all: Vec<BorrowedFd<'_>> = descriptors.iter().copied().chain([file]).collect();
+    if let Err(error) = arrange(&all) {
+        return error;
+    }
+    // SAFETY: `arrange` has just put the file at this place; it shall not stay open in the new program.
+    unsafe { libc::fcntl(place, libc::F_SETFD, libc::FD_CLOEXEC) };
+    exec(place, c"", arguments, environment, libc::AT_EMPTY_PATH)
 }
 
 /// Executes a path; returns only on failure.
@@ -27,14 +40,14 @@ fn exec(at: RawFd, path: &CStr, arguments: &[CString], environment: &[CString], 
 /// Closes every descriptor from `first` on, except those that `keep` names.
 ///
 /// For a child just before it executes something: nothing of this process may use the closed descriptors again.
-pub fn close_from(first: u32) -> io::Result<()> {
+fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: the caller is about to execute another program; the descriptors' owners never run again.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Puts descriptors at 0, 1, 2, … in this order, inherited by what is executed, and closes all others.
-pub fn arrange(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+fn arrange(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let first_free = RawFd::try_from(descriptors.len()).map_err(io::Error::other)? + 16;
     let mut above = Vec::with_capacity(descriptors.len());
     for descriptor in descriptors {
@@ -66,4 +79,11 @@ pub fn inherited(place: RawFd) -> io::Result<OwnedFd> {
     let descriptor = unsafe { OwnedFd::from_raw_fd(place) };
     rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
     Ok(descriptor)
+}
+
+/// Marks every descriptor from `first` on to be closed by the next exec.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: closes nothing now.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
