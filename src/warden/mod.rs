@@ -1,1 +1,4 @@
 //! warden
+
+pub mod authority;
+pub mod credentials;
