@@ -165,11 +165,7 @@ fn credentials(role: &str, jail: &Jail, pushed: &Pushed, now: i64) -> Option<Ans
         Standing::Refused(refusal) | Standing::NoIdentity(refusal) => refused(refusal, now),
         Standing::Lapsed | Standing::Unheard => Answer::Reply(Reply {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            ..Reply::text(document::instance_problem(
-                "Unavailable",
-                "no fresh credentials from AWS STS, ask again",
-                now,
-            ))
+            ..Reply::text(document::instance_problem("Unavailable", LAPSED, now))
         }),
     })
 }
