@@ -94,8 +94,9 @@ mod tests {
 
     #[test]
     fn an_answer_becomes_lines_that_cannot_steer_a_terminal() {
-        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"user\":\"alice\",\"session\":\"s\",\"problem\":\"a\\u001b[2J\"}";
-        let whoami = serde_json::from_str(body_of(answer).unwrap()).unwrap();
+        let body = r#"{"user":"alice","session":"s","problem":"a\u001b[2J"}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{body}");
+        let whoami = serde_json::from_str(body_of(&answer).unwrap()).unwrap();
         let lines = lines(&whoami);
         assert!(lines.starts_with("user               alice\nsession "), "{lines}");
         assert!(lines.ends_with("a?[2J\n") && !lines.contains("role"), "{lines}");

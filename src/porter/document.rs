@@ -110,7 +110,7 @@ pub fn profile(grant: &Grant, session: &SessionId) -> String {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity<'a> {
-    account_id: &'a str,
+    account_id: Option<&'a str>,
     architecture: &'a str,
     availability_zone: String,
     instance_id: String,
@@ -119,17 +119,23 @@ struct Identity<'a> {
     version: &'a str,
 }
 
-/// `dynamic/instance-identity/document`.
-pub fn identity(grant: &Grant, session: &SessionId) -> String {
+/// `dynamic/instance-identity/document`; the account is not known before the first credentials.
+pub fn identity(region: &str, account: Option<&str>, session: &SessionId) -> String {
     json(&Identity {
-        account_id: &grant.account,
+        account_id: account,
         architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" },
-        availability_zone: zone(&grant.region),
+        availability_zone: zone(region),
         instance_id: instance(session),
-        pending_time: time(grant.credentials.issued),
-        region: &grant.region,
+        pending_time: time(begun(session)),
+        region,
         version: "2017-09-30",
     })
+}
+
+/// When the session began: a UUIDv7 opens with 48 bits of milliseconds.
+fn begun(session: &SessionId) -> i64 {
+    let bytes = session.as_bytes().iter().take(6);
+    bytes.fold(0, |milliseconds, byte| milliseconds << 8 | i64::from(*byte)) / 1000
 }
 
 /// A zone that exists in every region; SDKs cut its last letter to find the region.

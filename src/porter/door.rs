@@ -46,8 +46,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// After a connection too many: the rest waits in the kernel's backlog and costs no processor.
 const BREATH: Duration = Duration::from_millis(2);
 
-/// After a failed accept (no descriptors left): a door is never closed for it.
-const PAUSE: Duration = Duration::from_millis(100);
+/// After a failed accept (no descriptors left), for which no door is closed, and before a hasty jail's answer.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A door's name in the audit.
 pub fn name(door: Door) -> &'static str {
@@ -134,6 +134,9 @@ pub async fn keep(listener: Listener, door: Door, jail: Arc<Jail>, pushed: watch
                     sleep(BREATH).await;
                     continue;
                 };
+                if place.jail.is_hasty(now()) {
+                    sleep(BREATH).await;
+                }
                 let place = Arc::clone(&place);
                 connections.spawn(async move {
                     let _permit = permit;
@@ -143,14 +146,14 @@ pub async fn keep(listener: Listener, door: Door, jail: Arc<Jail>, pushed: watch
                             let _ = stream.set_nodelay(true);
                             converse(stream, place).await;
                         }
-                        // tokio's reads pass no room for ancillary data: descriptors sent here are closed by the kernel.
+                        // A read without room for ancillary data: the kernel closes what was sent along.
                         Stream::Unix(stream) => converse(stream, place).await,
                     }
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(session = %place.jail.session, door = name(door), %error, "a door cannot accept");
+                place.jail.tell_limit(&format!("a door of this jail cannot accept: {error}"), now());
                 sleep(PAUSE).await;
             }
         }
@@ -180,6 +183,9 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, place: Arc<Place>
 async fn respond(request: Request<Incoming>, place: &Place) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let kind = kind(place.door);
+    if place.jail.is_hasty(now()) {
+        sleep(PAUSE).await;
+    }
     if !swallowed(body).await {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         let mut response = response(kind, Reply::refuse(kind, status, "Too Large", "a door takes no body"));

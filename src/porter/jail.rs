@@ -9,11 +9,14 @@ use crate::privsep::message::{Grant, Refusal};
 use crate::session::SessionId;
 
 use super::Settings;
-use super::notice::{Meter, Notices};
+use super::notice::{Meter, Notices, Pace};
 use super::token::Tokens;
 
 /// The most connections at all doors of a jail together: what one jail does must not be felt in another.
 const MOST_CONNECTIONS: usize = 64;
+
+/// The most requests and connections a second before each waits; an SDK needs three an hour.
+const MOST_A_SECOND: u32 = 200;
 
 /// Whose doors these are. All processes in a jail are one principal.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub struct Jail {
     pub tokens: Tokens,
     token: Secret,
     pub connections: Arc<Semaphore>,
+    pace: Pace,
     refusals: Meter,
     limits: Meter,
     notices: Notices,
@@ -38,6 +42,7 @@ impl Jail {
             token,
             tokens: Tokens::default(),
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            pace: Pace::default(),
             refusals: Meter::new(10, 6),
             limits: Meter::new(1, 60),
             notices,
@@ -48,6 +53,15 @@ impl Jail {
     pub fn is_token(&self, offered: &[u8]) -> bool {
         let own = self.token.expose().as_bytes();
         !own.is_empty() && bool::from(own.ct_eq(offered))
+    }
+
+    /// Counts a request or a connection; whether this jail must wait with it, so that others need not.
+    pub fn is_hasty(&self, now: i64) -> bool {
+        let hasty = self.pace.is_over(MOST_A_SECOND, now);
+        if hasty {
+            self.tell_limit("requests a second at this jail's doors", now);
+        }
+        hasty
     }
 
     /// Tells the audit of a refused request, at most ten at once and ten a minute.

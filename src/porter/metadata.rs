@@ -17,6 +17,8 @@ const LONGEST_TTL: i64 = 21_600;
 /// than this to go would be used after their death.
 const LEAST: i64 = 25 * 60;
 
+const LAPSED: &str = "no fresh credentials from AWS STS, ask again";
+
 pub fn answer(ask: &Ask<'_>, jail: &Jail, pushed: &Pushed, now: i64) -> Answer {
     let path = ask.uri.path();
     if path == "/latest/api/token" || *ask.method == Method::PUT {
@@ -86,10 +88,12 @@ fn find(path: &str, jail: &Jail, pushed: &Pushed, now: i64) -> Option<Answer> {
     if !is_version(version) {
         return None;
     }
-    if let Some(role) = rest.strip_prefix("meta-data/iam/security-credentials/").filter(|role| !role.is_empty()) {
+    // EC2 takes a slash behind anything, and botocore asks for `placement/availability-zone/`.
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if let Some(role) = rest.strip_prefix("meta-data/iam/security-credentials/") {
         return credentials(role, jail, pushed, now);
     }
-    match rest.strip_suffix('/').unwrap_or(rest) {
+    match rest {
         "" => Some(text("dynamic\nmeta-data")),
         "meta-data" => Some(text("iam/\ninstance-id\nplacement/\nservices/")),
         "meta-data/iam" => with_role(jail, pushed, now, |_| text("info\nsecurity-credentials/")),
@@ -114,11 +118,10 @@ fn leaf(path: &str, jail: &Jail, pushed: &Pushed, now: i64) -> Option<Answer> {
             (None, Some(_)) => None,
             (None, None) => Some(Answer::NotYet(unheard(now))),
         },
-        "dynamic/instance-identity/document" => match (&pushed.grant, &pushed.refusal) {
-            (Some(grant), _) => Some(text(document::identity(grant, &jail.session))),
-            (None, Some(_)) => None,
-            (None, None) => Some(Answer::NotYet(unheard(now))),
-        },
+        "dynamic/instance-identity/document" => with_region(jail, pushed, now, |region| {
+            let account = pushed.grant.as_ref().map(|grant| grant.account.as_str());
+            text(document::identity(region, account, &jail.session))
+        }),
         _ => None,
     }
 }
@@ -162,16 +165,12 @@ fn credentials(role: &str, jail: &Jail, pushed: &Pushed, now: i64) -> Option<Ans
         Standing::Refused(refusal) | Standing::NoIdentity(refusal) => refused(refusal, now),
         Standing::Lapsed | Standing::Unheard => Answer::Reply(Reply {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            ..Reply::text(document::instance_problem(
-                "Unavailable",
-                "no fresh credentials from AWS STS, ask again",
-                now,
-            ))
+            ..Reply::text(document::instance_problem("Unavailable", LAPSED, now))
         }),
     })
 }
 
-/// What is worth another try is a 503, which SDKs try again; what is not is EC2's document of a refusal, which they show.
+/// What is worth another try is a 503, which SDKs try again; what is not is EC2's document of a refusal.
 fn refused(refusal: &Refusal, now: i64) -> Answer {
     let status = if refusal.transient { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = document::instance_problem(document::instance_code(refusal), &refusal.message, now);

@@ -139,7 +139,9 @@ impl Porter {
     }
 
     fn open(&mut self, session: SessionId, user: Principal, token: Secret, listeners: Vec<OwnedFd>) {
-        let first = self.early.remove(&session).map(|(_, pushed)| pushed).unwrap_or_default();
+        let early = self.early.remove(&session).map(|(_, pushed)| pushed);
+        let known = self.jails.remove(&session).map(|doors| doors.pushed.borrow().clone());
+        let first = known.or(early).unwrap_or_default();
         let (sender, receiver) = watch::channel(first);
         let jail = Arc::new(Jail::new(session, user, token, self.settings.clone(), self.notices.clone()));
         let mut open = JoinSet::new();

@@ -114,6 +114,22 @@ impl Meter {
     }
 }
 
+/// Counts within each second of the clock.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<(i64, u32)>);
+
+impl Pace {
+    /// Counts one; whether this second has seen more than `most`.
+    pub fn is_over(&self, most: u32, now: i64) -> bool {
+        let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if at.0 != now {
+            *at = (now, 0);
+        }
+        at.1 = at.1.saturating_add(1);
+        at.1 > most
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +141,12 @@ mod tests {
         assert_eq!((0..59).filter_map(|s| meter.pass(1000 + s)).count(), 0);
         assert_eq!(meter.pass(1060), Some(59));
         assert_eq!(meter.pass(5), None, "a clock set back is no way to earn");
+    }
+
+    #[test]
+    fn each_second_counts_anew() {
+        let pace = Pace::default();
+        assert_eq!((0..5).map(|_| pace.is_over(3, 1)).collect::<Vec<_>>(), [false, false, false, true, true]);
+        assert!(!pace.is_over(3, 2));
     }
 }
