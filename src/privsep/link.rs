@@ -52,9 +52,13 @@ pub fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
 
 /// Receives one packet into `buffer`, which keeps its capacity; an empty packet is the end of the link.
 pub fn recv_packet(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, LinkError> {
+    recv_at_most(socket, buffer, LONGEST)
+}
+
+fn recv_at_most(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, longest: usize) -> Result<Vec<OwnedFd>, LinkError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    buffer.resize(LONGEST, 0);
+    buffer.resize(longest, 0);
     let got = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
         .map_err(|e| LinkError::Socket(e.into()))?;
     let mut descriptors = Vec::new();
@@ -107,12 +111,19 @@ impl Packets {
         sent.map_err(gone_or_broken)
     }
 
-    pub async fn recv(&self, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, LinkError> {
-        let received = self.0.io(Interest::READABLE, |socket| match recv_packet(socket, buffer) {
+    /// The next packet, of at most `longest` bytes.
+    pub async fn recv(&self, buffer: &mut Vec<u8>, longest: usize) -> Result<Vec<OwnedFd>, LinkError> {
+        let mut receive = |socket: BorrowedFd<'_>| match recv_at_most(socket, buffer, longest) {
             Err(LinkError::Socket(e)) => Err(e),
             done => Ok(done),
-        });
-        received.await.map_err(gone_or_broken)?
+        };
+        match self.0.io(Interest::READABLE, &mut receive).await {
+            // A peer that died with packets unread: told once, ahead of the packets it had sent.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
+                self.0.io(Interest::READABLE, receive).await.map_err(gone_or_broken)?
+            }
+            received => received.map_err(gone_or_broken)?,
+        }
     }
 }
 
@@ -143,7 +154,7 @@ impl<S: Message, R: Message> Link<S, R> {
     /// The next message; one reader at a time.
     pub async fn recv(&self) -> Result<(R, Vec<OwnedFd>), LinkError> {
         let mut buffer = Vec::new();
-        let descriptors = self.packets.recv(&mut buffer).await?;
+        let descriptors = self.packets.recv(&mut buffer, LONGEST).await?;
         Ok((decode(&buffer, descriptors.len())?, descriptors))
     }
 }

@@ -4,8 +4,8 @@
 //! jail or a cluster sends. Everything it hears goes through one queue, so that each decision sees a whole state.
 
 pub mod authority;
-pub mod credentials;
 mod court;
+pub mod credentials;
 mod outbox;
 mod post;
 mod sessions;
@@ -21,7 +21,7 @@ use self::outbox::Outbox;
 use self::post::{Post, read};
 use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
-use crate::privsep::message::{FromJailer, JailerToWarden, WardenToJailer, WardenToPorter};
+use crate::privsep::message::{FromJailer, JailerToWarden, Silence, WardenToJailer, WardenToPorter};
 
 pub use self::court::{Claimant, Judge, Judgement};
 pub use self::sessions::{Sponsor, Terms};
@@ -82,7 +82,7 @@ pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), Warde
             // The jailer ends every jail when the keeper dies, and tells us of each.
             Post::Keeper(Err(_)) => court.lost_keeper(),
             Post::Judged(judged) => court.judged(*judged),
-            Post::Judged2 { session, denied } => court.judged_again(session, denied),
+            Post::Reviewed { session, denied } => court.judged_again(session, denied),
             Post::Due(due) => court.due(due),
             Post::Grant(grant) => court.grant(grant),
             Post::Event(event) => court.event(event),
@@ -109,7 +109,7 @@ fn introduce<J: Judge, S: Sponsor>(
             court.met_keeper(Outbox::to(link.clone()));
             tokio::spawn(read(link, post.clone(), Post::Keeper));
         }
-        Role::Porter => court.met_porter(Outbox::to(Arc::new(Link::new(socket)?))),
+        Role::Porter => court.met_porter(Outbox::to(Arc::new(Link::<_, Silence>::new(socket)?))),
         Role::Warden | Role::Tally => {}
     }
     Ok(())

@@ -27,7 +27,7 @@ pub enum Post {
     /// Somebody's keys and groups were looked up, and this is the decision.
     Judged(Box<Judged>),
     /// A jail that stood when the warden began was decided on again.
-    Judged2 {
+    Reviewed {
         session: SessionId,
         denied: Option<String>,
     },
