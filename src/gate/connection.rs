@@ -56,6 +56,7 @@ pub async fn serve(gate: Arc<Gate>, socket: TcpStream, from: SocketAddr, number:
         channels: HashMap::new(),
         opened: 0,
         refused: 0,
+        beat: 0,
     };
     let why = match timeout_at(deadline, run_stream(gate.ssh.clone(), wire, client)).await {
         Ok(Ok(session)) => attend(session, &cord, deadline, logged_in, ended).await,
@@ -143,6 +144,8 @@ struct Client {
     channels: HashMap<ChannelId, Open>,
     opened: u32,
     refused: u32,
+    /// See `input::target`.
+    beat: u64,
 }
 
 /// A session channel that has not ended.
@@ -241,10 +244,6 @@ impl Client {
         let _ = self.gate.warden.tell(self.term, run).await;
         Ok(())
     }
-
-    fn others_crowded(&self, but: ChannelId) -> bool {
-        self.channels.iter().any(|(id, open)| *id != but && open.input.crowded())
-    }
 }
 
 /// Signature algorithms that no longer prove anything.
@@ -310,7 +309,6 @@ impl Handler for Client {
             out,
             handle: session.handle(),
             input: input.clone(),
-            cord: self.cord.clone(),
             streams: self.gate.streams.clone(),
             session: self.session.clone(),
         };
@@ -423,7 +421,8 @@ impl Handler for Client {
 
     fn adjust_window(&mut self, channel: ChannelId, _current: u32) -> u32 {
         let crowded = self.channels.get(&channel).is_some_and(|open| open.input.crowded());
-        input::target(crowded, self.others_crowded(channel), &self.cord)
+        let others = self.channels.iter().any(|(id, open)| *id != channel && open.input.crowded());
+        input::target(crowded, others, &mut self.beat, &self.cord)
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
@@ -435,7 +434,6 @@ impl Handler for Client {
 
     async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
         if self.channels.remove(&channel).is_some() {
-            self.cord.brake(0);
             self.gate.warden.closed(self.term, self.number, channel.into()).await;
         }
         Ok(())

@@ -23,8 +23,8 @@ const SHARED: u32 = 512 * 1024;
 /// More than any client can have sent that keeps to its window.
 const MOST: usize = 32 * 1024 * 1024;
 
-/// Longest pause between two reads of a connection with a channel that takes no input, in milliseconds.
-const LONGEST_PAUSE: u64 = 16;
+/// Longest pause at the beat of a channel that takes no input, in milliseconds.
+const LONGEST_PAUSE: u64 = 32;
 
 /// Signals that may wait; a client that sends more is only making noise.
 const MOST_SIGNALS: usize = 16;
@@ -139,17 +139,18 @@ impl Waiting {
 ///
 /// russh reopens a window when data arrives, not when it is taken, and the target is one for the whole connection. So
 /// while a channel is crowded the target is 2: its client uses up what it has, and then gets two bytes at a time, each
-/// of which asks again here. The pause between reads keeps this beat slow. A channel that has room gets `SHARED` at its
-/// beat; when the crowded channel's beat comes in between, that one gets it instead, which `MOST` bounds.
-pub fn target(crowded: bool, others_crowded: bool, cord: &Cord) -> u32 {
+/// of which asks again here. A pause before the next read keeps this beat slow. A channel that has room gets `SHARED`
+/// at its beat; when the crowded channel's beat comes in between, that one gets it instead, which `MOST` bounds.
+pub fn target(crowded: bool, others_crowded: bool, beat: &mut u64, cord: &Cord) -> u32 {
     if crowded {
-        cord.brake((cord.braked() * 2).clamp(1, LONGEST_PAUSE));
+        *beat = (*beat * 2).clamp(1, LONGEST_PAUSE);
+        cord.pause(*beat);
         return SHUT;
     }
     if others_crowded {
         return SHARED;
     }
-    cord.brake(0);
+    *beat = 0;
     WINDOW
 }
 

@@ -167,7 +167,7 @@ async fn a_client_that_leaves_hangs_up_its_program() {
     eventually("Closed", || yard.was_told("Closed")).await;
     eventually("the hang-up", || yard.was_told("wait was hung up")).await;
     assert!(!yard.was_told("Gone"));
-    drop(client);
+    client.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
     eventually("Gone", || yard.was_told("Gone")).await;
 }
 
@@ -220,5 +220,18 @@ async fn post_quantum_only_is_post_quantum_only() {
     let mut classic = yard.ssh_command("alice", "alice", &["-o", "KexAlgorithms=curve25519-sha256"]);
     classic.arg("exit 0");
     let output = run(classic, vec![]).await;
-    assert!(text(&output.stderr).contains("no matching key exchange"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(255));
+    assert_eq!(yard.told.lock().unwrap().iter().filter(|message| message.starts_with("Proved")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_dies_with_output_under_way_leaves_nothing() {
+    let yard = Yard::new().await;
+    let mut command = yard.ssh_command("alice", "alice", &[]);
+    let mut child = command.arg("zero 1000").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("the cut", || yard.was_told("zero was cut")).await;
+    eventually("Gone", || yard.was_told("Gone")).await;
 }
