@@ -129,7 +129,8 @@ impl Errand {
     /// A sentence of ours: on standard error, or on the terminal on a line of its own.
     async fn say(&self, terminal: bool, sentence: &str) -> Result<(), Gone> {
         let text = line(terminal, sentence);
-        Ok(if terminal { self.out.data_bytes(text).await? } else { self.out.extended_data_bytes(1, text).await? })
+        let said = if terminal { self.out.data_bytes(text).await } else { self.out.extended_data_bytes(1, text).await };
+        Ok(said?)
     }
 
     async fn exit(&self, code: u32) -> Result<(), Gone> {

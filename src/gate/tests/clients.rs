@@ -94,10 +94,10 @@ async fn the_none_probe_is_answered_at_once() {
 async fn a_program_that_does_not_read_stops_only_its_own_channel() {
     let yard = Yard::new().await;
     let master = Master::new(&yard).await;
-    let stuck = master.ssh("stuck", vec![0; 20 << 20]);
+    let stuck = master.ssh("stuck", vec![0; 60 << 20]);
     let others = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        for size in [0, 10, 4 << 20] {
+        for size in [0, 10, 40 << 20] {
             let start = Instant::now();
             let output = master.ssh("count", vec![0; size]).await;
             println!("{size} bytes beside a stuck channel: {:?}", start.elapsed());
@@ -109,7 +109,7 @@ async fn a_program_that_does_not_read_stops_only_its_own_channel() {
     let start = Instant::now();
     let (output, ()) = tokio::join!(stuck, others);
     println!("all after {:?}", start.elapsed());
-    assert_eq!(text(&output.stdout), (20 << 20).to_string(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), (60 << 20).to_string(), "{}", text(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
