@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::input::Input;
 use super::streams::Streams;
 use super::warden::Verdict;
-use super::wire::Cord;
+use crate::privsep::link::LinkError;
 use crate::privsep::stream::{FromGate, FromKeeper, GateEnd};
 use crate::session::SessionId;
 
@@ -32,7 +32,6 @@ pub struct Errand {
     pub out: ChannelWriteHalf<Msg>,
     pub handle: Handle,
     pub input: Arc<Input>,
-    pub cord: Cord,
     pub streams: Arc<Streams>,
     /// The session's id, once a channel of the connection knows it.
     pub session: Arc<OnceLock<SessionId>>,
@@ -61,7 +60,6 @@ impl Errand {
         let Ok(terminal) = asked.await else { return };
         let _ = self.attend(terminal, verdict).await;
         self.input.shut();
-        self.cord.brake(0);
     }
 
     async fn attend(&self, terminal: bool, verdict: oneshot::Receiver<Verdict>) -> Result<(), Gone> {
@@ -99,9 +97,6 @@ impl Errand {
                 self.input.shut();
                 break;
             }
-            if self.cord.braked() > 0 && !self.input.crowded() {
-                self.cord.brake(0);
-            }
         }
         let _ = stream.send(&FromGate::InputEnd).await;
         std::future::pending().await
@@ -111,7 +106,7 @@ impl Errand {
     /// window: russh would keep it, and hold back every other channel of the connection until it is gone.
     async fn show(&self, terminal: bool, stream: &GateEnd) -> Result<(), Gone> {
         loop {
-            match stream.recv().await {
+            match next(stream).await {
                 Ok(FromKeeper::Output(data)) => self.out.data_bytes(data).await?,
                 Ok(FromKeeper::ErrorOutput(data)) => self.out.extended_data_bytes(1, data).await?,
                 Ok(FromKeeper::Notice(sentence)) => self.say(terminal, &sentence).await?,
@@ -134,7 +129,8 @@ impl Errand {
     /// A sentence of ours: on standard error, or on the terminal on a line of its own.
     async fn say(&self, terminal: bool, sentence: &str) -> Result<(), Gone> {
         let text = line(terminal, sentence);
-        Ok(if terminal { self.out.data_bytes(text).await? } else { self.out.extended_data_bytes(1, text).await? })
+        let said = if terminal { self.out.data_bytes(text).await } else { self.out.extended_data_bytes(1, text).await };
+        Ok(said?)
     }
 
     async fn exit(&self, code: u32) -> Result<(), Gone> {
@@ -145,6 +141,15 @@ impl Errand {
     async fn close(&self) -> Result<(), Gone> {
         self.handle.eof(self.out.id()).await?;
         Ok(self.handle.close(self.out.id()).await?)
+    }
+}
+
+/// The keeper's next packet. A peer that leaves with input unread makes the kernel say ECONNRESET once, before it gives
+/// out what the peer sent: the exit status would be lost. Only what comes after that is the end.
+async fn next(stream: &GateEnd) -> Result<FromKeeper, LinkError> {
+    match stream.recv().await {
+        Err(LinkError::Closed) => stream.recv().await,
+        received => received,
     }
 }
 

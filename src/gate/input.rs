@@ -23,8 +23,8 @@ const SHARED: u32 = 512 * 1024;
 /// More than any client can have sent that keeps to its window.
 const MOST: usize = 32 * 1024 * 1024;
 
-/// Longest pause between two reads of a connection with a channel that takes no input, in milliseconds.
-const LONGEST_PAUSE: u64 = 16;
+/// Longest pause at the beat of a channel that takes no input, in milliseconds.
+const LONGEST_PAUSE: u64 = 10;
 
 /// Signals that may wait; a client that sends more is only making noise.
 const MOST_SIGNALS: usize = 16;
@@ -135,22 +135,45 @@ impl Waiting {
     }
 }
 
-/// The target that russh shall hold windows to from now on, asked for each time it has reopened a channel's window.
+/// Decides how far russh reopens windows, one connection's channels together.
 ///
-/// russh reopens a window when data arrives, not when it is taken, and the target is one for the whole connection. So
-/// while a channel is crowded the target is 2: its client uses up what it has, and then gets two bytes at a time, each
-/// of which asks again here. The pause between reads keeps this beat slow. A channel that has room gets `SHARED` at its
-/// beat; when the crowded channel's beat comes in between, that one gets it instead, which `MOST` bounds.
-pub fn target(crowded: bool, others_crowded: bool, cord: &Cord) -> u32 {
-    if crowded {
-        cord.brake((cord.braked() * 2).clamp(1, LONGEST_PAUSE));
-        return SHUT;
+/// russh reopens a window when data arrives, not when it is taken, and its target is one for the whole connection, asked
+/// for only after each reopening. So while a channel is crowded the target is 2: a client uses up the window it has, and
+/// then gets two bytes at a time, each of which asks again here: its beat. Beats come back in the order in which they
+/// were given, so the target can be right for who is next: much for a channel with room, 2 for a crowded one. A channel
+/// that misses its beat lets a crowded one have its share once, which `MOST` bounds.
+#[derive(Debug, Default)]
+pub struct Pace {
+    beats: VecDeque<u32>,
+    pause: u64,
+}
+
+impl Pace {
+    /// The target from now on, after `channel` was reopened to `given`; `crowded` is asked of channels.
+    pub fn target(&mut self, channel: u32, given: u32, any: bool, crowded: impl Fn(u32) -> bool, cord: &Cord) -> u32 {
+        if !any {
+            *self = Self::default();
+            return WINDOW;
+        }
+        // Who should have come before and did not has nothing to send.
+        if let Some(place) = self.beats.iter().position(|beat| *beat == channel) {
+            self.beats.drain(..=place);
+        } else if given != SHUT {
+            self.beats.clear();
+        }
+        if given == SHUT {
+            self.beats.push_back(channel);
+        }
+        if self.beats.front().is_some_and(|next| !crowded(*next)) {
+            return SHARED;
+        }
+        if given == SHUT {
+            // Slow down the beat when nothing but beats is left to read.
+            self.pause = (self.pause * 2).clamp(1, LONGEST_PAUSE);
+            cord.pause(self.pause);
+        }
+        SHUT
     }
-    if others_crowded {
-        return SHARED;
-    }
-    cord.brake(0);
-    WINDOW
 }
 
 #[cfg(test)]

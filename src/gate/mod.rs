@@ -5,6 +5,7 @@
 //! name; what it needs arrives as descriptors. No keeper, no new connection; no warden, no login.
 
 mod channel;
+mod client;
 mod connection;
 mod input;
 mod keeper;

@@ -24,8 +24,8 @@ pub struct Cord(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     socket: TcpStream,
-    /// Milliseconds to wait before the next read.
-    brake: AtomicU64,
+    /// Milliseconds to wait once, before the next read.
+    pause: AtomicU64,
     version: Mutex<Vec<u8>>,
 }
 
@@ -46,7 +46,7 @@ impl Wire {
         // russh writes inside its loop and has no time limit of its own there.
         sockopt::set_tcp_user_timeout(&socket, millis)?;
         sockopt::set_socket_keepalive(&socket, true)?;
-        let shared = Arc::new(Shared { socket, brake: AtomicU64::new(0), version: Mutex::default() });
+        let shared = Arc::new(Shared { socket, pause: AtomicU64::new(0), version: Mutex::default() });
         let cord = Cord(shared.clone());
         Ok((Self { shared, prompt: PROMPT_READS, named: false, pause: None }, cord))
     }
@@ -65,7 +65,7 @@ impl Wire {
             version.extend(line.iter().take(room));
             self.named = line.len() < bytes.len() || version.len() >= LONGEST_VERSION;
         }
-        match self.shared.brake.load(Ordering::Relaxed) {
+        match self.shared.pause.swap(0, Ordering::Relaxed) {
             0 => {}
             millis => self.pause = Some(Box::pin(tokio::time::sleep(Duration::from_millis(millis)))),
         }
@@ -79,12 +79,9 @@ impl Cord {
         let _ = rustix::net::shutdown(&self.0.socket, Shutdown::Both);
     }
 
-    pub fn brake(&self, millis: u64) {
-        self.0.brake.store(millis, Ordering::Relaxed);
-    }
-
-    pub fn braked(&self) -> u64 {
-        self.0.brake.load(Ordering::Relaxed)
+    /// Lets the client wait a little before its next bytes are read.
+    pub fn pause(&self, millis: u64) {
+        self.0.pause.store(millis, Ordering::Relaxed);
     }
 
     /// The client's identification line, as far as it is printable ASCII.

@@ -94,10 +94,10 @@ async fn the_none_probe_is_answered_at_once() {
 async fn a_program_that_does_not_read_stops_only_its_own_channel() {
     let yard = Yard::new().await;
     let master = Master::new(&yard).await;
-    let stuck = master.ssh("stuck", vec![0; 20 << 20]);
+    let stuck = master.ssh("stuck", vec![0; 60 << 20]);
     let others = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        for size in [0, 10, 4 << 20] {
+        for size in [0, 10, 40 << 20] {
             let start = Instant::now();
             let output = master.ssh("count", vec![0; size]).await;
             println!("{size} bytes beside a stuck channel: {:?}", start.elapsed());
@@ -109,7 +109,7 @@ async fn a_program_that_does_not_read_stops_only_its_own_channel() {
     let start = Instant::now();
     let (output, ()) = tokio::join!(stuck, others);
     println!("all after {:?}", start.elapsed());
-    assert_eq!(text(&output.stdout), (20 << 20).to_string(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), (60 << 20).to_string(), "{}", text(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +167,7 @@ async fn a_client_that_leaves_hangs_up_its_program() {
     eventually("Closed", || yard.was_told("Closed")).await;
     eventually("the hang-up", || yard.was_told("wait was hung up")).await;
     assert!(!yard.was_told("Gone"));
-    drop(client);
+    client.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
     eventually("Gone", || yard.was_told("Gone")).await;
 }
 
@@ -220,5 +220,18 @@ async fn post_quantum_only_is_post_quantum_only() {
     let mut classic = yard.ssh_command("alice", "alice", &["-o", "KexAlgorithms=curve25519-sha256"]);
     classic.arg("exit 0");
     let output = run(classic, vec![]).await;
-    assert!(text(&output.stderr).contains("no matching key exchange"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(255));
+    assert_eq!(yard.told.lock().unwrap().iter().filter(|message| message.starts_with("Proved")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_dies_with_output_under_way_leaves_nothing() {
+    let yard = Yard::new().await;
+    let mut command = yard.ssh_command("alice", "alice", &[]);
+    let mut child = command.arg("zero 1000").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("the cut", || yard.was_told("zero was cut")).await;
+    eventually("Gone", || yard.was_told("Gone")).await;
 }

@@ -59,7 +59,7 @@ async fn only_the_right_key_of_the_right_user_is_let_in_and_refusals_look_alike(
     for time in times {
         assert!((1000..1400).contains(&time.as_millis()), "{time:?}");
     }
-    assert!(!yard.was_told("Open"));
+    assert!(!yard.was_told("Open {"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +80,7 @@ async fn a_login_is_prompt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn forwarding_is_refused_with_a_sentence_and_an_event() {
     let yard = Yard::new().await;
-    let output = run(yard.ssh_command("alice", "alice", &["-W", "127.0.0.1:1"]), vec![]).await;
+    let output = run(yard.ssh_command("alice", "alice", &["-o", "LogLevel=INFO", "-W", "127.0.0.1:1"]), vec![]).await;
     assert!(text(&output.stderr).contains("forwarding is not offered here"), "{}", text(&output.stderr));
     let options = ["-A", "-R", "0:127.0.0.1:1"];
     assert!(yard.ssh(&options, "exit 0", vec![]).await.status.success());

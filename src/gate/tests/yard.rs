@@ -120,10 +120,18 @@ impl Yard {
 
     pub fn ssh_command(&self, user: &str, key: &str, options: &[&str]) -> Command {
         let mut command = Command::new("ssh");
-        command.args(["-F", "/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        // Of two values ssh takes the first.
+        command.args(options).args([
+            "-F",
+            "/dev/null",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]);
         command.args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "BatchMode=yes"]);
         command.args(["-o", "LogLevel=ERROR", "-i"]).arg(self.key(key)).arg("-p").arg(self.port.to_string());
-        command.args(options).arg(format!("{user}@127.0.0.1"));
+        command.arg(format!("{user}@127.0.0.1"));
         command
     }
 
