@@ -4,6 +4,7 @@ use aws_sdk_iam::Client;
 use aws_sdk_iam::types::{EncodingType, StatusType};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{Keys, Origin, Record};
 use crate::identity::Principal;
@@ -32,11 +33,16 @@ impl Iam {
     }
 
     async fn keys(&self, user: &Principal) -> Result<Vec<Keys>, Refusal> {
-        let ids = self.active_keys(user).await?;
-        let mut keys = Vec::with_capacity(ids.len());
-        for id in ids {
-            keys.extend(self.key(user, id).await?);
+        let mut asked = JoinSet::new();
+        for id in self.active_keys(user).await? {
+            let (iam, user) = (self.clone(), user.clone());
+            asked.spawn(async move { iam.key(&user, id).await });
         }
+        let mut keys = Vec::with_capacity(asked.len());
+        while let Some(said) = asked.join_next().await {
+            keys.extend(said.map_err(|error| lost(&error))??);
+        }
+        keys.sort_by(|a: &Keys, b| a.text.cmp(&b.text));
         Ok(keys)
     }
 
@@ -95,6 +101,10 @@ impl People for Iam {
         let (keys, groups) = tokio::join!(self.keys(principal), self.groups(principal));
         Ok(Record { keys: keys?, groups: groups?, stale: false })
     }
+}
+
+fn lost(error: &JoinError) -> Refusal {
+    Refusal { code: "InternalFailure".into(), message: format!("a request was lost: {error}"), transient: true }
 }
 
 /// Type and key, and nothing else: what was uploaded to IAM must not bring options or a second line with it.
