@@ -146,8 +146,10 @@ impl Warden {
             state.asks.remove(&connection);
             state.channels.retain(|(of, _), _| *of != connection);
         }
-        if let Some(term) = term {
-            let _ = self.tell(term, GateToWarden::Gone { connection }).await;
+        if term.is_some() {
+            // Whoever is the warden now: it may have found this connection's session standing.
+            let now = self.state().term;
+            let _ = self.tell(now, GateToWarden::Gone { connection }).await;
         }
     }
 
@@ -163,7 +165,7 @@ impl Warden {
     ) {
         let Some(mut link) = links.recv().await else { return };
         loop {
-            let term = self.arrives();
+            let (term, alive) = self.arrives();
             // Reading and writing wait apart: two ends that both wait to write would wait for ever.
             tokio::select! {
                 error = self.listen(&link, &streams) => {
@@ -171,7 +173,7 @@ impl Warden {
                         tracing::error!(what, "the warden broke the protocol; its link is closed");
                     }
                 }
-                () = forward(&link, term, &mut outgoing) => {}
+                () = forward(&link, term, alive, &mut outgoing) => {}
                 fresh = links.recv() => {
                     self.leaves();
                     match fresh {
@@ -190,11 +192,11 @@ impl Warden {
         }
     }
 
-    fn arrives(&self) -> Term {
+    fn arrives(&self) -> (Term, GateToWarden) {
         let mut state = self.state();
         state.term += 1;
         state.present = true;
-        state.term
+        (state.term, GateToWarden::Alive(state.connections.keys().copied().collect()))
     }
 
     /// Who waits for an answer gets none. What runs goes on: its bytes do not pass through the warden.
@@ -258,7 +260,15 @@ impl State {
     }
 }
 
-async fn forward(link: &WardenLink, now: Term, outgoing: &mut mpsc::Receiver<(Term, GateToWarden)>) {
+async fn forward(
+    link: &WardenLink,
+    now: Term,
+    alive: GateToWarden,
+    outgoing: &mut mpsc::Receiver<(Term, GateToWarden)>,
+) {
+    if link.send(&alive).await.is_err() {
+        return;
+    }
     while let Some((term, message)) = outgoing.recv().await {
         if term == now && link.send(&message).await.is_err() {
             return;

@@ -57,8 +57,10 @@ pub enum AuthorityError {
     Names { path: PathBuf, source: std::io::Error },
     #[error("cannot read '{path}', the certificates that TLS trusts; name another with SSL_CERT_FILE")]
     Roots { path: PathBuf, source: std::io::Error },
-    #[error("cannot make a resolver from /etc/resolv.conf: {0}")]
+    #[error("cannot make a resolver from /etc/resolv.conf and /etc/hosts: {0}")]
     Resolver(String),
+    #[error("cannot make a TLS client: {0}")]
+    Tls(String),
     #[error(
         "the bastion's AWS profile has a credential_process, which is refused: the process that holds the identity \
          may not start programs; use an instance role, a container role or access keys"

@@ -6,6 +6,7 @@
 pub mod authority;
 mod court;
 pub mod credentials;
+pub mod directory;
 mod outbox;
 mod post;
 mod sessions;

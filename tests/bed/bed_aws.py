@@ -24,12 +24,14 @@ import collections
 import hashlib
 import hmac
 import io
+import ipaddress
 import json
 import os
 import re
 import signal
 import ssl
 import sys
+import tempfile
 import threading
 import time
 import xml.etree.ElementTree as xml
@@ -39,6 +41,9 @@ from urllib.parse import parse_qsl, quote, urlencode
 sys.dont_write_bytecode = True  # no __pycache__ in a checkout
 os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "false")
 
+from cryptography import x509  # noqa: E402
+from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 from moto.core import DEFAULT_ACCOUNT_ID  # noqa: E402
 from moto.iam.models import iam_backends  # noqa: E402
 from moto.moto_server.werkzeug_app import (  # noqa: E402
@@ -414,6 +419,26 @@ class Handler(MotoRequestHandler):
         pass
 
 
+def tls(root, host):
+    """A certificate for this host, and its root for clients to trust."""
+    key, start = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc) - timedelta(hours=1)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the bed")])
+    names = [x509.DNSName("localhost"), x509.DNSName("bed.example.test"), x509.IPAddress(ipaddress.ip_address(host))]
+    certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+                   .serial_number(x509.random_serial_number()).not_valid_before(start).not_valid_after(start + timedelta(days=2))
+                   .add_extension(x509.SubjectAlternativeName(names), critical=False).sign(key, hashes.SHA256()))
+    public = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with open(root, "wb") as file:
+        file.write(public)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as both:
+        both.write(private + public)
+        both.flush()
+        context.load_cert_chain(both.name)
+    return context
+
+
 def end_with_stdin():
     """The bed ends with whoever holds the other end of its stdin, however that one ends."""
     while os.read(0, 4096):
@@ -425,7 +450,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free one; printed, and written to --ready-file")
-    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="a second port speaks TLS with this certificate")
+    parser.add_argument("--tls", metavar="CA", help="a second port speaks TLS, by a certificate made now; this file gets its root")
     parser.add_argument("--seed", metavar="OUT", help="fill the bed as seed.py does")
     parser.add_argument("--ready-file", help="written once all is up: {\"endpoint\": …, \"port\": …, \"tls_port\": …}")
     parser.add_argument("--trail", help="a file for one JSON line a request")
@@ -440,9 +465,7 @@ def main():
     servers, ready = [server], {"endpoint": f"http://{args.host}:{server.port}", "port": server.port}
     os.environ["MOTO_PORT"] = str(server.port)
     if args.tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*args.tls)
-        servers.append(make_server(args.host, 0, front, threaded=True, request_handler=Handler, ssl_context=context))
+        servers.append(make_server(args.host, 0, front, threaded=True, request_handler=Handler, ssl_context=tls(args.tls, args.host)))
         ready["tls_port"] = servers[1].port
     for one in servers:
         threading.Thread(target=one.serve_forever, daemon=True).start()

@@ -47,10 +47,8 @@ impl Surroundings {
     /// The SDK's HTTP client over these. It follows no redirect: the SDK has no code to.
     pub fn http_client(&self) -> Result<SharedHttpClient, AuthorityError> {
         let trust = TrustStore::empty().with_pem_certificate(self.usable_roots());
-        let context = TlsContext::builder()
-            .with_trust_store(trust)
-            .build()
-            .map_err(|e| AuthorityError::Resolver(e.to_string()))?;
+        let context =
+            TlsContext::builder().with_trust_store(trust).build().map_err(|e| AuthorityError::Tls(e.to_string()))?;
         Ok(aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::rustls(CryptoMode::AwsLc))
             .tls_context(context)
