@@ -3,7 +3,6 @@
 //! Nothing here waits: what takes time (a look-up of keys) runs beside and comes back as a letter.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -83,6 +82,8 @@ struct Login {
     user: Principal,
     groups: Vec<String>,
     key: String,
+    /// The key is not restricted with `no-pty`.
+    terminal: bool,
     claim: Claim,
     session: Option<SessionId>,
 }
@@ -251,7 +252,9 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             Judgement::Denied { key, why } => {
                 self.event(Event::LoginRefused { user: claim.user, from: claim.from, key, why });
             }
-            Judgement::Admitted { user, groups, key } if proved => self.admit(connection, claim, user, groups, key),
+            Judgement::Admitted { user, groups, key, terminal } if proved => {
+                self.admit(connection, Login { user, groups, key, terminal, claim, session: None });
+            }
             Judgement::Admitted { .. } => {}
         }
         // Without a recorder nobody gets in, and it is said as any other refusal.
@@ -263,18 +266,17 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         });
     }
 
-    fn admit(&mut self, connection: Connection, claim: Claim, user: Principal, groups: Vec<String>, key: String) {
+    fn admit(&mut self, connection: Connection, login: Login) {
         if self.keeper.is_none() {
             return;
         }
         self.event(Event::LoginAccepted {
-            user: user.to_string(),
-            from: claim.from.clone(),
-            key: key.clone(),
-            groups: groups.clone(),
-            client: claim.client.clone(),
+            user: login.user.to_string(),
+            from: login.claim.from.clone(),
+            key: login.key.clone(),
+            groups: login.groups.clone(),
+            client: login.claim.client.clone(),
         });
-        let login = Login { user, groups, key, claim, session: None };
         self.connections.insert(connection, Phase::In(Box::new(login)));
     }
 
@@ -347,6 +349,9 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     fn run(&mut self, connection: Connection, channel: Channel, wish: Wish) {
         let session = match self.connections.get(&connection) {
+            Some(Phase::In(login)) if wish.terminal.is_some() && !login.terminal => {
+                return self.refuse(connection, channel, "your key does not allow a terminal", UNAVAILABLE);
+            }
             Some(Phase::In(login)) => login.session,
             Some(Phase::Claiming) => return self.breach_by_gate("a program before its login"),
             None => None,
@@ -600,16 +605,5 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
                 }
             }
         }
-    }
-}
-
-/// A judge can be shared by all that ask.
-impl<J: Judge> Judge for Arc<J> {
-    async fn judge(&self, claimant: &Claimant) -> Judgement {
-        J::judge(self, claimant).await
-    }
-
-    async fn may_stay(&self, user: &Principal) -> Option<String> {
-        J::may_stay(self, user).await
     }
 }

@@ -7,6 +7,7 @@ pub mod authority;
 mod court;
 pub mod credentials;
 pub mod directory;
+pub mod judge;
 mod outbox;
 mod post;
 mod sessions;

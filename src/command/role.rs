@@ -1,0 +1,123 @@
+//! The roles' beginnings: each is this program again, under its own title and user.
+//!
+//! The order is the same for all: hear the jailer, take what must be read, close the fence, only then start a runtime.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::warden;
+use crate::config::{self, Config};
+use crate::privsep::Role;
+use crate::privsep::begin::{Begun, begin};
+use crate::privsep::fence::{self, May};
+use crate::privsep::link::Link;
+use crate::{gate, keeper, loader, porter, tally};
+
+/// Whether this process was started as a part of the bastion, and if so its whole life.
+pub fn run_if_asked() -> Option<ExitCode> {
+    let mut arguments = std::env::args();
+    let title = arguments.next()?;
+    if title == crate::jailer::LOADER {
+        let path = arguments.next()?;
+        return Some(loader::run(Path::new(&path), arguments.next().is_some()));
+    }
+    let role = Role::of_title(&title)?;
+    log(role);
+    Some(match live(role) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn log(role: Role) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STOCKADE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stockade=info"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    tracing::debug!(%role, "begins");
+}
+
+fn live(role: Role) -> anyhow::Result<()> {
+    let Begun { control, configuration, held } = begin()?;
+    let config: Config = serde_json::from_slice(&configuration).context("the jailer's configuration is not one")?;
+    match role {
+        Role::Gate => gate(&config, control, held),
+        Role::Keeper => keeper(&config, control, held),
+        Role::Porter => {
+            fence::enter(role, &[])?;
+            let settings = porter::Settings {
+                imds_v1: config.aws.as_ref().is_some_and(|aws| aws.imds_v1),
+                region: config.aws.as_ref().map(|aws| aws.region.clone()),
+            };
+            runtime(role)?
+                .block_on(async { porter::serve(porter::Start { control: Link::new(control)?, settings }).await.map_err(anyhow::Error::from) })
+        }
+        Role::Tally => {
+            fence::enter(role, &[])?;
+            runtime(role)?.block_on(async { Ok(tally::serve(Link::new(control)?).await?) })
+        }
+        Role::Warden => warden::live(&config, control, held),
+    }
+}
+
+/// The warden and tally do little and do it in order; the others move bytes.
+pub fn runtime(role: Role) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = match role {
+        Role::Warden | Role::Tally => tokio::runtime::Builder::new_current_thread(),
+        Role::Gate | Role::Keeper | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().thread_name(role.to_string()).build()
+}
+
+fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Result<()> {
+    let listeners = held.split_off(config.ssh.host_keys.len().min(held.len()));
+    let host_keys = held.into_iter().map(host_key).collect::<anyhow::Result<Vec<_>>>()?;
+    fence::enter(Role::Gate, &[])?;
+    let ssh = &config.ssh;
+    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    let settings = gate::Settings {
+        algorithms: match ssh.algorithms {
+            config::Algorithms::Modern => gate::Algorithms::Modern,
+            config::Algorithms::Pq => gate::Algorithms::Pq,
+        },
+        login_grace: ssh.login_grace,
+        max_startups: gate::MaxStartups {
+            start: count(ssh.max_startups.start),
+            rate: ssh.max_startups.rate,
+            full: count(ssh.max_startups.full),
+        },
+        per_source: count(ssh.max_startups_per_source),
+        max_auth_tries: count(ssh.max_auth_tries),
+        max_sessions: count(ssh.max_sessions),
+        keepalive: ssh.keepalive,
+        environment: ssh.env.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+        banner: ssh.banner.clone(),
+        ..gate::Settings::default()
+    };
+    let listeners = listeners.into_iter().map(std::net::TcpListener::from).collect();
+    runtime(Role::Gate)?.block_on(async {
+        Ok(gate::serve(gate::Start { settings, listeners, host_keys, control: Link::new(control)? }).await?)
+    })
+}
+
+fn host_key(file: OwnedFd) -> anyhow::Result<russh::keys::PrivateKey> {
+    let bytes = crate::privsep::begin::read_sealed(file).context("cannot read a host key")?;
+    let text = zeroize::Zeroizing::new(String::from_utf8(bytes).context("a host key is not text")?);
+    russh::keys::decode_secret_key(&text, None).context("a host key is not an OpenSSH private key without a passphrase")
+}
+
+fn keeper(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Result<()> {
+    let mut held = held.into_iter();
+    let (Some(recordings), Some(audit)) = (held.next(), held.next()) else { anyhow::bail!("a directory is missing") };
+    let beneath: [(BorrowedFd<'_>, May); 2] = [(recordings.as_fd(), May::Write), (audit.as_fd(), May::Write)];
+    fence::enter(Role::Keeper, &beneath)?;
+    let settings = super::settings::keeper(config)?;
+    runtime(Role::Keeper)?.block_on(async {
+        Ok(keeper::serve(keeper::Start { settings, recordings, audit, control: Link::new(control)? }).await?)
+    })
+}

@@ -1,0 +1,147 @@
+//! The warden's beginning: its identity first, while files can still be opened.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use super::{role::runtime, settings};
+use crate::config::Config;
+use crate::identity::Principal;
+use crate::privsep::Role;
+use crate::privsep::begin::read_sealed;
+use crate::privsep::fence::{self, May};
+use crate::privsep::link::Link;
+use crate::privsep::message::WardenToPorter;
+use crate::session::SessionId;
+use crate::warden::authority::{Authority, Surroundings, no_identity};
+use crate::warden::credentials::Issuer;
+use crate::warden::directory::{Cache, Directory, Iam, Lives, Use};
+use crate::warden::judge::{Bench, Rules};
+use crate::warden::{self, Sponsor, Terms};
+
+/// What may wait on its way to the porter or the audit.
+const QUEUE: usize = 1024;
+
+/// The warden's whole life.
+pub fn live(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Result<()> {
+    let keys = held.pop().context("the directory of keys is missing")?;
+    let authority = connect(config)?;
+    fence::enter(Role::Warden, &[(keys.as_fd(), May::Read)])?;
+    runtime(Role::Warden)?.block_on(serve(config, control, keys, authority))
+}
+
+/// On a runtime that is gone before the fence closes: landlock binds a thread and what it starts afterwards.
+fn connect(config: &Config) -> anyhow::Result<Option<Authority>> {
+    let Some(aws) = &config.aws else { return Ok(None) };
+    let surroundings = Surroundings::read()?;
+    let before = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(Some(before.block_on(Authority::connect(&aws.region, &surroundings))?))
+}
+
+async fn serve(config: &Config, control: OwnedFd, keys: OwnedFd, authority: Option<Authority>) -> anyhow::Result<()> {
+    let (to_porter, grants) = mpsc::channel(QUEUE);
+    let (to_audit, events) = mpsc::channel(QUEUE);
+    let bench = Arc::new(Bench::new(rules(config, keys, authority.as_ref())));
+    let issuer = match (&authority, &config.aws) {
+        (Some(authority), Some(aws)) => {
+            let terms = settings::credentials(aws);
+            Some(Arc::new(Issuer::new(authority.clone(), terms, to_porter.clone(), to_audit)))
+        }
+        _ => None,
+    };
+    let sponsor = match &issuer {
+        Some(issuer) => Purse::Full(issuer.clone()),
+        None => Purse::Empty(to_porter, std::sync::Mutex::default()),
+    };
+    let reload = {
+        let (bench, authority) = (bench.clone(), authority.clone());
+        move |descriptors: Vec<OwnedFd>| reload(descriptors, &bench, authority.as_ref(), issuer.as_deref())
+    };
+    let start = warden::Start {
+        control: Link::new(control)?,
+        judge: bench,
+        sponsor,
+        terms: settings::terms(config),
+        grants,
+        events,
+        reload: Box::new(reload),
+    };
+    Ok(warden::serve(start).await?)
+}
+
+fn rules(config: &Config, keys: OwnedFd, authority: Option<&Authority>) -> Rules<Iam> {
+    let groups: BTreeMap<String, Vec<Principal>> =
+        config.users.groups.iter().map(|(name, members)| (name.clone(), members.iter().cloned().collect())).collect();
+    let iam = authority.zip(config.aws.as_ref()).and_then(|(authority, aws)| {
+        let wanted = Use { keys: aws.keys_from_iam, groups: aws.groups_from_iam };
+        let lives = Lives { fresh: aws.cache, stale: aws.stale, ..Lives::default() };
+        (wanted.keys || wanted.groups).then(|| (Cache::new(Iam::new(authority.iam()), lives), wanted))
+    });
+    Rules {
+        directory: Directory::new(Some(settings::key_files(keys)), &groups, iam),
+        access: config.access.clone(),
+    }
+}
+
+/// Everything but the AWS identity, which is read before the fence and stays.
+fn reload(
+    mut descriptors: Vec<OwnedFd>,
+    bench: &Bench<Iam>,
+    authority: Option<&Authority>,
+    issuer: Option<&Issuer<Authority>>,
+) -> Option<Terms> {
+    let (keys, configuration) = (descriptors.pop()?, descriptors.pop()?);
+    let config: Config = serde_json::from_slice(&read_sealed(configuration).ok()?).ok()?;
+    bench.adopt(rules(&config, keys, authority));
+    if let (Some(issuer), Some(aws)) = (issuer, &config.aws) {
+        issuer.set_terms(settings::credentials(aws));
+    }
+    Some(settings::terms(&config))
+}
+
+/// Where sessions get their credentials from.
+enum Purse {
+    Full(Arc<Issuer<Authority>>),
+    /// No `[aws]`: every session is told so.
+    Empty(mpsc::Sender<WardenToPorter>, std::sync::Mutex<std::collections::BTreeSet<SessionId>>),
+}
+
+impl Purse {
+    fn decline(porter: &mpsc::Sender<WardenToPorter>, session: SessionId) {
+        let _ = porter.try_send(WardenToPorter::Refused { session, refusal: no_identity() });
+    }
+}
+
+impl Sponsor for Purse {
+    fn begin(&self, session: SessionId, user: &Principal) {
+        match self {
+            Self::Full(issuer) => drop(issuer.begin(session, user)),
+            Self::Empty(porter, sessions) => {
+                Self::decline(porter, session);
+                sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(session);
+            }
+        }
+    }
+
+    fn end(&self, session: SessionId) {
+        match self {
+            Self::Full(issuer) => issuer.end(session),
+            Self::Empty(_, sessions) => {
+                sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&session);
+            }
+        }
+    }
+
+    fn resend_all(&self) {
+        match self {
+            Self::Full(issuer) => issuer.resend_all(),
+            Self::Empty(porter, sessions) => {
+                let sessions = sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                sessions.iter().for_each(|session| Self::decline(porter, *session));
+            }
+        }
+    }
+}

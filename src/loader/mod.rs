@@ -1,0 +1,139 @@
+//! The loader: reads the configuration in a process of its own, opens what it names, hands both to the jailer and ends.
+//!
+//! So the jailer parses nothing: it gets a `Plan` of plain values, the whole configuration as a sealed file that it passes
+//! on unread, and descriptors. A mistake ends the loader with 78 before any socket is opened.
+
+mod prepare;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use fs_err as fs;
+use rustix::fs::{Mode, OFlags, open};
+use sha2::{Digest, Sha256};
+
+use crate::config::{self, Config};
+use crate::image;
+use crate::jailer::{Account, Fault, Limits, Plan, Step, sealed};
+use crate::privsep::link::send_packet;
+
+/// `EX_CONFIG`
+const MISTAKEN: u8 = 78;
+
+/// Loads `path`; `again`: for a reload, which opens no listeners.
+pub fn run(path: &Path, again: bool) -> ExitCode {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(report) => {
+            eprint!("{report}");
+            return ExitCode::from(MISTAKEN);
+        }
+    };
+    match hand_over(&config, again) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stockade: {error:#}");
+            ExitCode::from(MISTAKEN)
+        }
+    }
+}
+
+fn hand_over(config: &Config, again: bool) -> anyhow::Result<()> {
+    let socket = crate::sys::exec::inherited(3)?;
+    let json = serde_json::to_vec(config)?;
+    prepare::directories(config)?;
+    let image = image::Store::open(&config.state.directory.join("images"))?.resolve(&config.jail.image.parse()?)?;
+    let mut held = vec![
+        sealed("stockade-configuration", &json)?,
+        directory(&config.recording.directory)?,
+        directory(config.audit.file.parent().unwrap_or(Path::new("/")))?,
+        directory(&config.users.authorized_keys)?,
+    ];
+    for key in &config.ssh.host_keys {
+        held.push(host_key(key)?);
+    }
+    let listeners = if again { Vec::new() } else { prepare::listeners(&config.listen)? };
+    let plan = plan(config, &image, listeners.len())?;
+    held.extend(listeners);
+    let ride: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
+    let packet = minicbor::to_vec(&plan)?;
+    send_packet(socket.as_fd(), &packet, &ride).step("hand the plan to the jailer")?;
+    Ok(())
+}
+
+fn directory(path: &Path) -> Result<OwnedFd, Fault> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|e| Fault::new("open a directory", format!("{}: {e}", path.display())))
+}
+
+/// A host key that others can read is everybody's.
+fn host_key(path: &Path) -> Result<OwnedFd, Fault> {
+    use std::os::unix::fs::MetadataExt;
+    let file = fs::File::open(path).step("open a host key")?;
+    let mode = file.metadata().step("look at a host key")?.mode();
+    if mode & 0o077 != 0 {
+        let what = format!("{}: others can read it (mode {:04o}); chmod 600 it", path.display(), mode & 0o7777);
+        return Err(Fault::new("use a host key", what));
+    }
+    Ok(std::fs::File::from(file.into_parts().0).into())
+}
+
+fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::Result<Plan> {
+    let roles = &config.roles;
+    // In the order of `Role::ALL`.
+    let accounts = [roles.keeper, roles.tally, roles.porter, roles.warden, roles.gate];
+    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| anyhow::anyhow!("{path:?} is not UTF-8"));
+    let homes = match config.jail.home {
+        config::Home::Persistent => text(&config.state.directory.join("homes"))?,
+        config::Home::Ephemeral => String::new(),
+    };
+    Ok(Plan {
+        instance: instance(&config.state.directory),
+        accounts: accounts.iter().map(|account| Account { uid: account.uid, gid: account.gid }).collect(),
+        uid_base: config.jail.uid_base,
+        max_jails: config.jail.max_jails,
+        limits: Limits {
+            pids: config.jail.pids.into(),
+            memory: config.jail.memory,
+            cpu: cpu_quota(config.jail.cpu),
+            scratch: config.jail.scratch_size,
+        },
+        rootfs: text(&image.rootfs)?,
+        homes,
+        shell: config.jail.shell.clone(),
+        environment: image.config.environment(),
+        exec_audit: config.jail.exec_audit,
+        host_keys: u32::try_from(config.ssh.host_keys.len())?,
+        listeners: u32::try_from(listeners)?,
+        digest: config.digest.clone(),
+    })
+}
+
+/// Two bastions on one host have two state directories, and so two names for what they share with the host.
+pub fn instance(state: &Path) -> String {
+    let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Microseconds in each 100 ms.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn cpu_quota(cpus: f64) -> u64 {
+    // The check bounds it well inside a u64; the kernel takes no quota below 1 ms.
+    ((cpus * 100_000.0) as u64).max(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_processor_is_half_of_each_period() {
+        assert_eq!([cpu_quota(0.5), cpu_quota(2.0), cpu_quota(0.0)], [50_000, 200_000, 1000]);
+    }
+
+    #[test]
+    fn bastions_are_told_apart_by_their_state() {
+        assert_ne!(instance(Path::new("/var/lib/stockade")), instance(Path::new("/srv/stockade")));
+    }
+}

@@ -1,0 +1,80 @@
+//! What must be there before the first login.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use fs_err as fs;
+
+use crate::config::{Config, Home, Listen};
+use crate::jailer::{USER, home};
+
+/// Makes the directories of the state, each with the one owner that writes it.
+pub fn directories(config: &Config) -> anyhow::Result<()> {
+    let keeper = config.roles.keeper;
+    owned(&config.recording.directory, 0o750, keeper.uid, keeper.gid)?;
+    if let Some(audit) = config.audit.file.parent() {
+        audit_directory(audit, keeper.uid, keeper.gid)?;
+    }
+    if config.jail.home == Home::Persistent {
+        let homes = config.state.directory.join("homes");
+        owned(&homes, 0o700, 0, 0)?;
+        template(&homes, config.jail.home_size)?;
+    }
+    Ok(())
+}
+
+fn owned(path: &Path, mode: u32, uid: u32, gid: u32) -> anyhow::Result<()> {
+    if !path.exists() {
+        fs::create_dir_all(path)?;
+    }
+    fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    chown(path, Some(uid), Some(gid)).with_context(|| format!("cannot give {} to uid {uid}", path.display()))
+}
+
+/// The keeper makes the audit file itself. A directory that is there already may be shared, as /var/log is: then the file
+/// is made here, and only the file is the keeper's.
+fn audit_directory(path: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
+    if !path.exists() {
+        return owned(path, 0o750, uid, gid);
+    }
+    Ok(())
+}
+
+/// The empty home that each new user's is copied from. Made anew when the configured size changes; homes that exist keep
+/// theirs.
+fn template(homes: &Path, size: u64) -> anyhow::Result<()> {
+    let template = homes.join(home::TEMPLATE);
+    if fs::metadata(&template).is_ok_and(|about| about.len() == size) {
+        return Ok(());
+    }
+    let part = homes.join(".template.new");
+    fs::File::create(&part)?.set_len(size)?;
+    // The user's own uid, as the idmapped mount shows it. No reserved blocks: nobody in the jail is root.
+    let owner = format!("root_owner={USER}:{USER},lazy_itable_init=1");
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-m", "0", "-E", &owner])
+        .arg(&part)
+        .output()
+        .context("cannot run mkfs.ext4; install e2fsprogs, or set home = \"ephemeral\" in [jail]")?;
+    if !made.status.success() {
+        bail!("mkfs.ext4 failed: {}", String::from_utf8_lossy(&made.stderr).trim());
+    }
+    fs::rename(&part, &template)?;
+    Ok(())
+}
+
+/// Listening sockets, open before any right is given up.
+pub fn listeners(listen: &Listen) -> anyhow::Result<Vec<OwnedFd>> {
+    listen.ssh.iter().map(|address| bind(*address)).collect()
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<OwnedFd> {
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}; is another server there? [listen] ssh names the address"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}

@@ -1,0 +1,90 @@
+//! The judge: a claim, the user's keys, the user's groups, the policy.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, RwLock};
+
+use jiff::Timestamp;
+
+use super::court::{Claimant, Judge, Judgement};
+use super::directory::{Directory, People, Record};
+use crate::config::Access;
+use crate::identity::authorized_keys::{self, AuthorizedKey, WhyNot};
+use crate::identity::{Principal, fingerprint};
+use crate::policy::{Decision, decide};
+
+/// Decides by a directory and by the access rules in force.
+pub struct Bench<P> {
+    rules: RwLock<Arc<Rules<P>>>,
+}
+
+/// What one configuration says about who gets in.
+pub struct Rules<P> {
+    pub directory: Directory<P>,
+    pub access: Access,
+}
+
+impl<P: People> Bench<P> {
+    pub fn new(rules: Rules<P>) -> Self {
+        Self { rules: RwLock::new(Arc::new(rules)) }
+    }
+
+    /// From now on by these; a look-up on its way ends under the former.
+    pub fn adopt(&self, rules: Rules<P>) {
+        *self.rules.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    fn rules(&self) -> Arc<Rules<P>> {
+        self.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+impl<P: People> Rules<P> {
+    async fn judge(&self, claimant: &Claimant) -> Result<(Principal, BTreeSet<String>, bool), String> {
+        let claim = &claimant.claim;
+        let user: Principal = claim.user.parse().map_err(|e| format!("{e}"))?;
+        let from: SocketAddr = claim.from.parse().map_err(|_| "the gate gave no address".to_owned())?;
+        let record = self.directory.look_up(&user).await.map_err(|e| e.to_string())?;
+        let terminal = key(&record, &user, &claim.key, from.ip()).map_err(|e| e.to_string())?;
+        match decide(&self.access, &user, &record.groups) {
+            Decision::Allow(_) => Ok((user, record.groups, terminal)),
+            Decision::Deny(denial) => Err(denial.to_string()),
+        }
+    }
+}
+
+/// Whether the proved key opens this account, and whether with a terminal.
+fn key(record: &Record, user: &Principal, blob: &[u8], from: IpAddr) -> Result<bool, WhyNot> {
+    let mut keys: Vec<AuthorizedKey> = Vec::new();
+    for source in &record.keys {
+        let parsed = authorized_keys::parse(source.text.as_bytes());
+        for refused in &parsed.refused {
+            tracing::warn!(%user, origin = ?source.origin, "a key is not used: {refused}");
+        }
+        keys.extend(parsed.keys);
+    }
+    authorized_keys::find(&keys, blob, from, Timestamp::now()).map(|key| !key.no_pty)
+}
+
+impl<P: People> Judge for Arc<Bench<P>> {
+    async fn judge(&self, claimant: &Claimant) -> Judgement {
+        let fingerprint = fingerprint(&claimant.claim.key);
+        match self.rules().judge(claimant).await {
+            Ok((user, groups, terminal)) => {
+                let groups = groups.into_iter().collect();
+                Judgement::Admitted { user, groups, key: fingerprint, terminal }
+            }
+            Err(why) => Judgement::Denied { key: fingerprint, why },
+        }
+    }
+
+    async fn may_stay(&self, user: &Principal) -> Option<String> {
+        let rules = self.rules();
+        // While nobody can say, what was decided before stands: an outage of IAM must not end everybody's work.
+        let record = rules.directory.look_up(user).await.ok()?;
+        match decide(&rules.access, user, &record.groups) {
+            Decision::Allow(_) => None,
+            Decision::Deny(denial) => Some(denial.to_string()),
+        }
+    }
+}
