@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Event;
@@ -76,10 +76,17 @@ fn read_tail(file: &File) -> io::Result<(u64, Tail)> {
     Ok((length, Tail::of(&bytes)))
 }
 
+#[derive(Debug)]
+enum Entry {
+    /// With its time, milliseconds since the epoch.
+    Event(u64, Event),
+    Settle(oneshot::Sender<()>),
+}
+
 /// Where events go.
 #[derive(Clone, Debug)]
 pub struct Sink {
-    sender: mpsc::Sender<(u64, Event)>,
+    sender: mpsc::Sender<Entry>,
     healthy: Arc<AtomicBool>,
 }
 
@@ -89,7 +96,16 @@ impl Sink {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // The receiver is gone only when the scribe has failed, and then the keeper ends.
-        let _ = self.sender.send((time, event)).await;
+        let _ = self.sender.send(Entry::Event(time, event)).await;
+    }
+
+    /// Waits until everything recorded before is on stable storage.
+    pub async fn settle(&self) {
+        let (settled, waiting) = oneshot::channel();
+        if self.sender.send(Entry::Settle(settled)).await.is_ok() {
+            // A scribe that fails drops the sender; its own error says why.
+            let _ = waiting.await;
+        }
     }
 
     /// Whether the newest write succeeded: nobody is let in while it did not.
@@ -101,7 +117,7 @@ impl Sink {
 /// Writes the lines, in order, until every `Sink` is gone.
 #[derive(Debug)]
 pub struct Scribe {
-    queue: mpsc::Receiver<(u64, Event)>,
+    queue: mpsc::Receiver<Entry>,
     healthy: Arc<AtomicBool>,
     page: Page,
     sequence: u64,
@@ -111,6 +127,7 @@ pub struct Scribe {
 impl Scribe {
     pub async fn run(mut self) -> Result<(), AuditError> {
         let mut batch = Vec::new();
+        let mut settling: Vec<oneshot::Sender<()>> = Vec::new();
         let mut due: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -118,14 +135,18 @@ impl Scribe {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.page = self.page.sync().await?;
                     due = None;
+                    for settled in settling.drain(..) {
+                        // Who no longer waits need not hear it.
+                        let _: Result<(), ()> = settled.send(());
+                    }
                 }
                 count = self.queue.recv_many(&mut batch, QUEUE) => {
                     if count == 0 {
                         self.page.sync().await?;
                         return Ok(());
                     }
-                    let urgent = batch.iter().any(|(_, event)| admits(event));
-                    let lines = self.lines(&mut batch);
+                    let urgent = batch.iter().any(admits);
+                    let lines = self.lines(&mut batch, &mut settling);
                     self.append(lines).await;
                     let latest = Instant::now() + if urgent { Duration::ZERO } else { LATEST_SYNC };
                     due = Some(due.map_or(latest, |due| due.min(latest)));
@@ -134,14 +155,19 @@ impl Scribe {
         }
     }
 
-    fn lines(&mut self, batch: &mut Vec<(u64, Event)>) -> Vec<u8> {
+    fn lines(&mut self, batch: &mut Vec<Entry>, settling: &mut Vec<oneshot::Sender<()>>) -> Vec<u8> {
         let mut lines = Vec::new();
         if std::mem::take(&mut self.torn) {
             lines.push(b'\n');
         }
-        for (time, event) in batch.drain(..) {
-            self.sequence += 1;
-            lines.extend_from_slice(&line(&event, Stamp { time, sequence: self.sequence }));
+        for entry in batch.drain(..) {
+            match entry {
+                Entry::Event(time, event) => {
+                    self.sequence += 1;
+                    lines.extend_from_slice(&line(&event, Stamp { time, sequence: self.sequence }));
+                }
+                Entry::Settle(settled) => settling.push(settled),
+            }
         }
         lines
     }
@@ -160,8 +186,14 @@ impl Scribe {
 }
 
 /// An event that lets somebody in is on stable storage as soon as the disk allows.
-fn admits(event: &Event) -> bool {
-    matches!(event, Event::LoginAccepted { .. } | Event::SessionOpened { .. } | Event::CredentialIssued { .. })
+fn admits(entry: &Entry) -> bool {
+    use Event::{CredentialIssued, LoginAccepted, SessionOpened};
+    match entry {
+        Entry::Event(_, event) => {
+            matches!(event, LoginAccepted { .. } | SessionOpened { .. } | CredentialIssued { .. })
+        }
+        Entry::Settle(_) => true,
+    }
 }
 
 /// The file and its good length.
