@@ -24,6 +24,8 @@ enum Verb {
     Session(command::session::Args),
     /// What the audit events mean
     Audit(command::audit::Args),
+    /// Inside a jail: say who you are, and until when your AWS credentials last
+    Whoami(command::whoami::Args),
 }
 
 /// Parses the command line, runs the verb, prints an error chain once.
@@ -33,6 +35,7 @@ pub fn run() -> ExitCode {
         Verb::Image(args) => command::image::run(args),
         Verb::Session(args) => command::session::run(args),
         Verb::Audit(args) => command::audit::run(args),
+        Verb::Whoami(args) => command::whoami::run(args),
     };
     done.unwrap_or_else(report)
 }

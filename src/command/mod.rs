@@ -4,3 +4,4 @@ pub mod audit;
 pub mod check;
 pub mod image;
 pub mod session;
+pub mod whoami;

@@ -1,1 +1,27 @@
-//! config
+//! `stockade.toml`: what it may say, and what each role gets to know of it.
+//!
+//! `load` reads the file once, reports every mistake in it with its place, and gives a `Config`: plain, resolved values
+//! (names of accounts are already numbers, the session policy is inlined) that travel to the roles as JSON. Nothing in
+//! it is secret. Everything here is pure but `load` and `keyfile`, which are handed paths or descriptors.
+
+mod accounts;
+mod aws;
+mod check;
+mod jail;
+mod load;
+mod read;
+mod report;
+mod types;
+mod value;
+
+pub use check::{Host, check};
+pub use load::load;
+pub use report::{Mistake, Report};
+
+pub use types::{
+    Access, Account, Algorithms, Audit, Aws, Config, Durability, Home, Input, Jail, Listen, MaxStartups, NotARole,
+    Recording, RoleTemplate, Roles, SLOT, Ssh, State, Users,
+};
+
+#[cfg(test)]
+mod tests;

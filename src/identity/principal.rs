@@ -1,13 +1,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use minicbor::{Decode, Encode};
-use serde::Serialize;
+use minicbor::{Decode, Decoder, Encode};
+use serde::{Deserialize, Serialize};
 
 /// A user's name in IAM's exact spelling; also the name of their role, their home and their login in the jail.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Serialize, Deserialize)]
 #[cbor(transparent)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Principal(#[n(0)] String);
 
 /// The name cannot be a principal's.
@@ -30,6 +30,27 @@ impl FromStr for Principal {
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
         let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b));
         (first && rest && text.len() <= 64).then(|| Self(text.to_owned())).ok_or(NotAPrincipal)
+    }
+}
+
+/// Checked on receipt: the sender may be captured, and root makes paths of the name.
+impl<'b, C> Decode<'b, C> for Principal {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        decoder.str()?.parse().map_err(minicbor::decode::Error::custom)
+    }
+}
+
+impl TryFrom<String> for Principal {
+    type Error = NotAPrincipal;
+
+    fn try_from(text: String) -> Result<Self, NotAPrincipal> {
+        text.parse()
+    }
+}
+
+impl From<Principal> for String {
+    fn from(principal: Principal) -> Self {
+        principal.0
     }
 }
 
@@ -57,5 +78,13 @@ mod tests {
         for good in ["alice", "Alice.B@example.test", "_svc", "a+b=c,d-e", "1st"] {
             assert_eq!(good.parse::<Principal>().unwrap().as_str(), good);
         }
+    }
+
+    #[test]
+    fn a_message_cannot_carry_a_name_that_is_not_one() {
+        let bytes = minicbor::to_vec("alice".parse::<Principal>().unwrap()).unwrap();
+        assert_eq!(minicbor::decode::<Principal>(&bytes).unwrap().as_str(), "alice");
+        assert!(minicbor::decode::<Principal>(&minicbor::to_vec("../bob").unwrap()).is_err());
+        assert!(serde_json::from_str::<Principal>("\"../bob\"").is_err());
     }
 }

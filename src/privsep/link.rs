@@ -3,16 +3,16 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::message::Message;
+use crate::sys::watched::Watched;
 
 /// The longest packet: an exec request of 64 KiB and its environment fit, a flood does not.
 pub const LONGEST: usize = 128 * 1024;
@@ -52,9 +52,13 @@ pub fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
 
 /// Receives one packet into `buffer`, which keeps its capacity; an empty packet is the end of the link.
 pub fn recv_packet(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, LinkError> {
+    recv_at_most(socket, buffer, LONGEST)
+}
+
+fn recv_at_most(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, longest: usize) -> Result<Vec<OwnedFd>, LinkError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    buffer.resize(LONGEST, 0);
+    buffer.resize(longest, 0);
     let got = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
         .map_err(|e| LinkError::Socket(e.into()))?;
     let mut descriptors = Vec::new();
@@ -94,35 +98,39 @@ pub fn decode<M: Message>(bytes: &[u8], descriptors: usize) -> Result<M, LinkErr
 
 /// An asynchronous packet socket.
 #[derive(Debug)]
-pub struct Packets(AsyncFd<OwnedFd>);
+pub struct Packets(Watched);
 
 impl Packets {
-    /// Takes a non-blocking end; must be called inside the runtime.
+    /// Must be called inside the runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE)?))
+        Ok(Self(Watched::new(socket)?))
     }
 
     pub async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
-        let sent = self.0.async_io(Interest::WRITABLE, |s| send_packet(s.as_fd(), bytes, descriptors)).await;
-        sent.map_err(|e| match e.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => LinkError::Closed,
-            _ => LinkError::Socket(e),
-        })
+        let sent = self.0.io(Interest::WRITABLE, |socket| send_packet(socket, bytes, descriptors)).await;
+        sent.map_err(gone_or_broken)
     }
 
-    pub async fn recv(&self, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, LinkError> {
-        loop {
-            let mut guard = self.0.readable().await.map_err(LinkError::Socket)?;
-            match recv_packet(self.0.get_ref().as_fd(), buffer) {
-                Err(LinkError::Socket(e)) if e.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                Err(LinkError::Socket(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(LinkError::Socket(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(LinkError::Closed);
-                }
-                done => return done,
+    /// The next packet, of at most `longest` bytes.
+    pub async fn recv(&self, buffer: &mut Vec<u8>, longest: usize) -> Result<Vec<OwnedFd>, LinkError> {
+        let mut receive = |socket: BorrowedFd<'_>| match recv_at_most(socket, buffer, longest) {
+            Err(LinkError::Socket(e)) => Err(e),
+            done => Ok(done),
+        };
+        match self.0.io(Interest::READABLE, &mut receive).await {
+            // A peer that died with packets unread: told once, ahead of the packets it had sent.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
+                self.0.io(Interest::READABLE, receive).await.map_err(gone_or_broken)?
             }
+            received => received.map_err(gone_or_broken)?,
         }
+    }
+}
+
+fn gone_or_broken(error: io::Error) -> LinkError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => LinkError::Closed,
+        _ => LinkError::Socket(error),
     }
 }
 
@@ -146,13 +154,15 @@ impl<S: Message, R: Message> Link<S, R> {
     /// The next message; one reader at a time.
     pub async fn recv(&self) -> Result<(R, Vec<OwnedFd>), LinkError> {
         let mut buffer = Vec::new();
-        let descriptors = self.packets.recv(&mut buffer).await?;
+        let descriptors = self.packets.recv(&mut buffer, LONGEST).await?;
         Ok((decode(&buffer, descriptors.len())?, descriptors))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::privsep::message::{GateToWarden, JailerToGate, WardenToGate};
     use crate::session::SessionId;

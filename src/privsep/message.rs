@@ -352,6 +352,9 @@ pub enum GateToWarden {
         #[n(0)]
         connection: Connection,
     },
+    /// First on every new link: the connections there are. A warden that was started again ends the jails of others.
+    #[n(6)]
+    Alive(#[n(0)] Vec<Connection>),
 }
 
 /// Who a client says it is.

@@ -4,6 +4,8 @@
 //! (a SOCK_SEQPACKET pair that the jailer made). `table` says when a message may come. A message that is unknown,
 //! out of phase or has the wrong number of descriptors ends its sender; there is no error reply to probe with.
 
+pub mod begin;
+pub mod fence;
 pub mod link;
 pub mod message;
 mod role;

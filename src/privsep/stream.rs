@@ -154,7 +154,7 @@ impl KeeperEnd {
 
 async fn packet(packets: &Packets) -> Result<Bytes, LinkError> {
     let mut buffer = Vec::new();
-    let descriptors = packets.recv(&mut buffer).await?;
+    let descriptors = packets.recv(&mut buffer, LONGEST_DATA + 1).await?;
     if !descriptors.is_empty() {
         return Err(LinkError::Breach("descriptors on a stream"));
     }

@@ -14,6 +14,8 @@
 //! | exec notifications      | jail      | jailer, tally    | jailer                          |
 
 use super::Role;
+use super::message::WardenToJailer;
+use crate::session::SessionId;
 
 /// A jail's doors, in the order their listeners travel.
 pub const DOORS: [Door; 6] =
@@ -44,5 +46,29 @@ pub const fn held(role: Role) -> &'static [&'static str] {
         Role::Porter => &[],
         Role::Warden => &["authorized keys' folder"],
         Role::Gate => &["listeners", "host keys"],
+    }
+}
+
+/// A jail's life, as far as the boundary goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JailPhase {
+    /// No such jail was ever asked for.
+    Unknown,
+    Building,
+    Standing,
+    /// Ending or gone. The warden may not know yet, so what it asks is answered, not punished.
+    Ended,
+}
+
+/// Whether the warden may ask this of the jailer now.
+pub fn may_ask(ask: &WardenToJailer, phase: impl Fn(&SessionId) -> JailPhase) -> bool {
+    use JailPhase::{Building, Ended, Standing, Unknown};
+    match ask {
+        WardenToJailer::Build { session, .. } => phase(session) == Unknown,
+        WardenToJailer::Start { session, .. } | WardenToJailer::Signal { session, .. } => {
+            matches!(phase(session), Standing | Ended)
+        }
+        WardenToJailer::End { session } => matches!(phase(session), Building | Standing | Ended),
+        WardenToJailer::Dismiss(role) => *role != Role::Warden,
     }
 }

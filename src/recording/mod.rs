@@ -7,7 +7,8 @@
 //! file    = "STKREC1\n" opening frame* [closing]
 //! frame   = u16 header length | u16 signature length | header | signature | payload | u32 frame length | u32 check
 //! head_n  = SHA-256("stockade/rec/v1" || header_n)      check = first four bytes of head_n
-//! payload = zstd((microseconds since the event before, event)*), to be sealed in a later version; header and `previous` hold its hash and head_(n-1)
+//! payload = zstd((microseconds since the event before, event)*), to be sealed in a later version
+//! header  = recording id, seq, head_(n-1), event range, times, length and SHA-256 of the payload, …
 //! ```
 //! Integers outside CBOR are little endian. The trailing length lets a reader start from the end. The signature's
 //! length is zero, the header's fields `next_key` and `suite` are absent, until recordings are signed and sealed.
@@ -16,19 +17,31 @@
 //! 301, closing 157. Ed25519 will add 98 bytes (signature and `next_key`), one age file a frame 295 more. At 64 KiB a
 //! mix of `ls -lR`, `git log -p` and sources packs 6.4 to 1, frames and all, at 170 MB/s; at 4 KiB 4.2 to 1.
 mod chain;
+mod drawing;
 mod event;
+mod export;
 mod frame;
+mod pace;
 mod pack;
 mod reader;
 mod recover;
+mod store;
+mod summary;
+mod text;
 mod writer;
 
 use minicbor::{Decode, Encode};
 
+pub use drawing::Drawing;
 pub use event::{Direction, Event, Terminal};
+pub use export::{ExportError, asciicast, json, screen};
 pub use frame::{Closing, FrameHeader, Kind, MAGIC, Opening, Totals};
+pub use pace::Pace;
 pub use reader::{ReadError, Reader, Recorded};
 pub use recover::{RecoverError, Recovered, recover};
+pub use store::{Entry, EntryError, State, Store, StoreError};
+pub use summary::{Channel, Exit, Summary};
+pub use text::{Text, visible};
 pub use writer::Writer;
 
 /// The bytes of one direction of a channel that are recorded as themselves; what follows is `Event::Bulk`.

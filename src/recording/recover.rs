@@ -41,9 +41,8 @@ pub fn recover(file: &File, wall: Timestamp, boot: Duration) -> Result<Option<Re
     let mut file = file;
     file.seek(SeekFrom::Start(0)).map_err(RecoverError::Write)?;
     let Some(end) = survey(file, wall, boot)? else { return Ok(None) };
-    if end.found.lost > 0 {
-        file.set_len(end.keep).map_err(RecoverError::Write)?;
-    }
+    // Also where nothing is lost: it gives back the blocks that were reserved beyond the end.
+    file.set_len(end.keep).map_err(RecoverError::Write)?;
     file.seek(SeekFrom::Start(end.keep)).map_err(RecoverError::Write)?;
     file.write_all(&end.closing).map_err(RecoverError::Write)?;
     file.sync_all().map_err(RecoverError::Write)?;

@@ -1,0 +1,351 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const SAMPLE: &str = include_str!("sample.toml");
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash
+nobody:x:65534:65534::/:/usr/sbin/nologin
+stockade-gate:x:991:991::/:/usr/sbin/nologin
+stockade:x:992:992::/:/usr/sbin/nologin
+stockade-door:x:993:993::/:/usr/sbin/nologin
+stockade-keep:x:994:994::/:/usr/sbin/nologin
+stockade-tally:x:995:995::/:/usr/sbin/nologin
+";
+const LEAST: &str = "[listen]
+ssh = ['127.0.0.1:2222']
+[ssh]
+host_keys = ['/k']
+";
+
+fn no_file(path: &Path) -> Result<String, String> {
+    Err(format!("no '{}' in this test", path.display()))
+}
+
+fn host() -> Host<'static> {
+    Host { passwd: PASSWD, subuid: "alice:100000:65536\n", subgid: "", read: &no_file }
+}
+
+fn good(source: &str) -> Config {
+    check(source, &host()).unwrap_or_else(|mistakes| panic!("{}", Report::new(Path::new("t.toml"), source, mistakes)))
+}
+
+/// `what | hint` of each mistake.
+fn said_by(source: &str, host: &Host<'_>) -> Vec<String> {
+    let mistakes = check(source, host).expect_err("no mistake was found");
+    Report::new(Path::new("t.toml"), source, mistakes)
+        .mistakes()
+        .iter()
+        .map(|m| format!("{} | {}", m.what, m.hint))
+        .collect()
+}
+
+fn said(source: &str) -> Vec<String> {
+    said_by(source, &host())
+}
+
+#[track_caller]
+fn says(lines: &str, wanted: &str) {
+    assert_eq!(said(&format!("{LEAST}{lines}")).join("\n"), wanted);
+}
+
+#[test]
+fn the_sample_has_no_mistakes_and_survives_json() {
+    let config = good(SAMPLE);
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+    assert_eq!(config.ssh.login_grace, Duration::from_secs(30));
+    assert_eq!(config.jail.home_size, 1 << 30);
+    assert_eq!(config.roles.tally, Account { uid: 995, gid: 995 });
+    assert_eq!(config.digest.len(), 64);
+}
+
+#[test]
+fn the_sample_shows_the_defaults() {
+    let (mut sample, least) = (good(SAMPLE), good(LEAST));
+    assert_eq!(least.aws, None);
+    sample.digest.clone_from(&least.digest);
+    sample.listen.ssh.clone_from(&least.listen.ssh);
+    sample.ssh.host_keys.clone_from(&least.ssh.host_keys);
+    sample.users.groups.clear();
+    sample.recording.redact.clear();
+    sample.aws = None;
+    assert_eq!(sample, least);
+    let short = "[aws]\nregion = 'us-east-1'\nrole = 'arn:aws:iam::123456789012:role/bastion/{user}'\n";
+    let mut aws = good(SAMPLE).aws.unwrap();
+    aws.session_tags.clear();
+    assert_eq!(good(&format!("{LEAST}{short}")).aws, Some(aws));
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_with_place_and_caret() {
+    let source = r#"[listen]
+ssh = ["127.0.0.1:2222", "localhost"]
+
+[ssh]
+host_keys = ["host_ed25519"]
+login_grace = "30 parsecs"
+max_sesions = 10
+
+[jail]
+cpu = "two"
+linger = "1s"
+
+[jails]
+pids = 1
+"#;
+    let mistakes = check(source, &host()).unwrap_err();
+    let report = Report::new(Path::new("stockade.toml"), source, mistakes);
+    let wanted = include_str!("golden.txt");
+    assert_eq!(report.to_string(), wanted.trim_end(), "\n{report}");
+    assert!(report.line().starts_with("stockade.toml:2:26: `ssh`: 'localhost': "), "{}", report.line());
+    assert!(report.line().contains("; stockade.toml:6:15: `login_grace`: not a duration; "), "{}", report.line());
+}
+
+#[test]
+fn what_is_required_is_asked_for() {
+    assert_eq!(
+        said("").join("\n"),
+        "`ssh` is missing from [listen] | add [listen] and under it ssh = [\"0.0.0.0:22\"]\n\
+         `host_keys` is missing from [ssh] | add [ssh] and under it host_keys = [\"/etc/stockade/host_ed25519\"]"
+    );
+    says(
+        "[aws]\n",
+        "`region` is missing from [aws] | add region = \"us-east-1\"\n\
+         `role` is missing from [aws] | add role = \"arn:aws:iam::123456789012:role/bastion/{user}\"",
+    );
+    let empty = "[listen]\nssh = []\n[ssh]\nhost_keys = []\n";
+    assert_eq!(
+        said(empty).join("\n"),
+        "`ssh`: nothing to listen on | write at least one address and port\n\
+         `host_keys`: no host key | name at least one; `ssh-keygen -t ed25519 -N '' -f FILE` makes one"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_toml_says_where() {
+    let said = said("[listen]\nssh\n[ssh]\nhost_keys = [\n");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.iter().all(|s| s.starts_with("not TOML: ")), "{said:?}");
+}
+
+#[test]
+fn kinds_and_bounds() {
+    says(
+        "[recording]\nreserve = 5\n",
+        "`reserve`: not a size | write a whole number and KiB, MiB, GiB or TiB: \"64MiB\", \"1GiB\"",
+    );
+    says("[jail]\npids = 1\n", "`pids`: 1 is out of bounds | write a number from 8 to 4194304, no quotes");
+    says(
+        "[jail]\nexec_audit = 'yes'\n",
+        "`exec_audit`: expected true or false, found text | write true or false, no quotes",
+    );
+    says("[jail]\nhome = 'none'\n", "`home`: 'none' is not one of the choices | write \"persistent\" or \"ephemeral\"");
+    says("[audit]\nfile = 'a/../b'\n", "`file`: 'a/../b' is not an absolute path | begin it with /");
+    says("[state]\ndirectory = '/a/../b'\n", "`directory`: `..` is in the path | write the path without it");
+    says("[jail]\nmemory = '1MiB'\n", "`memory`: the size is out of bounds | write one from 16MiB to 16384GiB");
+    says(
+        "jail = 3\n",
+        "there is no setting `jail` in [ssh] | [ssh] knows host_keys, algorithms, login_grace, max_startups, max_startups_per_source, max_auth_tries, max_sessions, keepalive, env, banner, linger",
+    );
+}
+
+#[test]
+fn percentages_are_in_order() {
+    says(
+        "[recording]\nwarn_at = 95\nend_at = 90\n",
+        "`refuse_at` (90) is not above `warn_at` (95) | warn first, then refuse new sessions, then end the running ones: 80, 90, 98\n\
+         `end_at` (90) is not above `refuse_at` (90) | warn first, then refuse new sessions, then end the running ones: 80, 90, 98",
+    );
+}
+
+#[test]
+fn regular_expressions_compile_and_match_something() {
+    let said = said(&format!("{LEAST}[recording]\nredact = ['(', 'a*']\n"));
+    assert_eq!(
+        said[0],
+        "`redact`: not a regular expression: unclosed group | see https://docs.rs/regex for the syntax; single quotes need no doubled backslashes"
+    );
+    assert_eq!(
+        said[1],
+        "`redact`: 'a*' matches the empty text | an expression must need at least one letter, or everything would be redacted"
+    );
+}
+
+#[test]
+fn max_startups_is_sshds() {
+    let hint = "write start:rate:full, the rate in percent, start not above full: \"10:30:100\"";
+    for bad in ["10", "10:30", "10:101:100", "100:30:10", "a:b:c", "10:30:100:1", "-1:2:3"] {
+        assert_eq!(
+            said(&format!("{LEAST}max_startups = '{bad}'\n")),
+            [format!("`max_startups`: '{bad}' is not a MaxStartups | {hint}")]
+        );
+    }
+    let limit = good(LEAST).ssh.max_startups;
+    assert_eq!([9, 10, 55, 99, 100, 1000].map(|n| limit.refuse_percent(n)), [0, 30, 65, 99, 100, 100]);
+}
+
+#[test]
+fn a_role_is_one_per_user_in_one_account() {
+    let with = |role: &str, more: &str| {
+        said(&format!("{LEAST}[aws]\nregion = 'us-east-1'\naccount = '123456789012'\nrole = '{role}'\n{more}"))
+    };
+    let hint = "write it like \"arn:aws:iam::123456789012:role/bastion/{user}\"";
+    for (role, what) in [
+        ("bastion/{user}", "not the ARN of a role"),
+        ("arn:aws:iam::123456789012:user/{user}", "not the ARN of a role"),
+        ("arn:aws:iam::12345:role/{user}", "not the ARN of a role"),
+        (
+            "arn:aws:iam::123456789012:role/bastion",
+            "`{user}` is missing: every user needs a role of their own, there is no default",
+        ),
+        (
+            "arn:aws:iam::123456789012:role/{user}/bastion",
+            "`{user}` belongs once into the role's name, after the last `/`: role names are unique whatever their path",
+        ),
+        ("arn:aws:iam::123456789012:role/b stion/{user}", "' ' cannot be in the ARN of a role"),
+    ] {
+        assert_eq!(with(role, ""), [format!("`role`: {what} | {hint}")]);
+    }
+    assert_eq!(
+        with("arn:aws-cn:iam::210987654321:role/{user}", "stale = '1m'"),
+        [
+            "`role` is of account 210987654321, but `account` is 123456789012 | one of the two is a slip: they must be the same account",
+            "`role` is in partition aws-cn, but region us-east-1 is in aws | the role's ARN begins with arn:aws: there",
+            "`stale` (1m) is shorter than `cache` (5m) | an answer is used for `cache`, and up to `stale` while IAM is away",
+        ]
+    );
+    let aws = good(SAMPLE).aws.unwrap();
+    let alice = "alice@example.test".parse().unwrap();
+    assert_eq!(aws.role.arn(&alice), "arn:aws:iam::123456789012:role/bastion/alice@example.test");
+    assert_eq!(aws.role.name(&alice), "alice@example.test");
+}
+
+#[test]
+fn session_tags_are_what_sts_takes() {
+    let many: Vec<String> = (0..41).map(|n| format!("t{n} = 'x'")).collect();
+    for (tags, what) in [
+        ("'aws:team' = 'x'", "tag 'aws:team' is reserved"),
+        ("'stockade:user' = 'x'", "tag 'stockade:user' is reserved"),
+        ("'' = 'x'", "'' is not the name of a tag"),
+        ("'a*b' = 'x'", "'a*b' is not the name of a tag"),
+        ("a = 'x;y'", "tag 'a' has a value that STS refuses"),
+        ("team = 'x', Team = 'y'", "two tags differ only in case"),
+        (many.join(", ").as_str(), "41 tags"),
+    ] {
+        let source = SAMPLE.replace("team = \"platform\"", tags);
+        let said = said(&source);
+        assert!(said.len() == 1 && said[0].starts_with(&format!("`session_tags`: {what} | ")), "{tags}: {said:?}");
+    }
+}
+
+#[test]
+fn the_session_policy_is_read_and_inlined() {
+    let source = SAMPLE.replace("# session_policy", "session_policy");
+    let with = |content: &str| {
+        let content = content.to_owned();
+        let read = move |_: &Path| Ok(content.clone());
+        check(&source, &Host { read: &read, ..host() }).map(|config| config.aws.unwrap().session_policy.unwrap())
+    };
+    let policy = r#"{"Version":"2012-10-17","Statement":[]}"#;
+    assert_eq!(with(&format!("{policy}\n")).unwrap(), policy);
+    for (content, what) in [
+        ("{", "`session_policy`: '/etc/stockade/session-policy.json' is not JSON: "),
+        ("{}", "`session_policy`: '/etc/stockade/session-policy.json' has no Statement"),
+        (
+            &format!("{{\"Statement\":[],\"Id\":\"{}\"}}", "x".repeat(2048)),
+            "`session_policy`: '/etc/stockade/session-policy.json' has 2072 characters, STS takes 2048",
+        ),
+        ("{\"Statement\":\"\u{263a}\"}", "`session_policy`: '\u{263a}' is in '/etc/stockade/session-policy.json'"),
+    ] {
+        let mistakes = with(content).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].what.starts_with(what), "{mistakes:?}");
+    }
+    assert!(
+        check(&source, &host()).unwrap_err()[0].what.contains("no '/etc/stockade/session-policy.json' in this test")
+    );
+}
+
+#[test]
+fn jails_have_uids_of_their_own() {
+    let hint = "the jails take 65536 uids each from `uid_base` on; the default, 1879048192, is free by custom";
+    says(
+        "[jail]\nuid_base = 100000\nmax_jails = 1\n",
+        &format!(
+            "`uid_base`: the jails' uids (100000 to 165535) meet those of 'alice' in /etc/subuid (100000 to 165535) | {hint}"
+        ),
+    );
+    says(
+        "[jail]\nuid_base = 1879048191\nmax_jails = 1\n",
+        &format!(
+            "`uid_base`: the jails' uids (1879048191 to 1879113726) meet those of systemd's containers (524288 to 1879048191) | {hint}"
+        ),
+    );
+    says(
+        "[jail]\nuid_base = 4294901760\nmax_jails = 1\n",
+        "`uid_base`: the jails' uids (4294901760 to 4294967295) pass 2^32 | lower `uid_base` or `max_jails`: each jail takes 65536 uids",
+    );
+    let passwd = format!("{PASSWD}carol:x:1879048193:100::/:/bin/sh\n");
+    assert_eq!(
+        said_by(LEAST, &Host { passwd: &passwd, ..host() }),
+        [format!(
+            "`uid_base`: account 'carol' (1879048193) is among the jails' uids (1879048192 to 1944584191) | {hint}"
+        )]
+    );
+    let jail = good(LEAST).jail;
+    assert_eq!(jail.uid_of(0), Some(1_879_048_192));
+    assert_eq!(jail.uid_of(999), Some(1_879_048_192 + 999 * 65536));
+    assert_eq!(jail.uid_of(1000), None);
+}
+
+#[test]
+fn roles_are_five_unprivileged_accounts() {
+    says(
+        "[roles]\ngate = '991:991'\nwarden = '991:992'\nporter = '0:0'\nkeeper = 'nobody'\ntally = '1879048193:5'\n",
+        "`warden` has the uid of `gate` (991) | each role needs a uid of its own, or one could trace the other\n\
+         `porter` would be root (0:0) | give it an unprivileged account of its own\n\
+         `keeper` would be nobody (65534:65534) | give it an unprivileged account of its own\n\
+         `tally` (1879048193:5) is among the jails' uids | give it an unprivileged account of its own",
+    );
+    says(
+        "[roles]\ngate = 'nosuch'\nwarden = '1:x'\n",
+        "`gate`: there is no account 'nosuch' on this host | make it: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin nosuch\n\
+         `warden`: '1:x' is not uid:gid | write two numbers: \"991:991\", or an account's name",
+    );
+    assert_eq!(said_by(LEAST, &Host { passwd: "", ..host() }).len(), 5);
+}
+
+#[test]
+fn names_that_could_never_match_are_refused() {
+    says(
+        "[access]\ndeny_users = ['al ice']\n[users]\ngroups = { 'a b' = [], ops = ['../x'] }\n",
+        "`deny_users`: 'al ice' cannot match any name | names are of the letters A-Z a-z 0-9 + = , . @ _ - and * stands for any run of them\n\
+         `groups`: 'a b' is not the name of a group | a group's name is 1 to 128 of the letters A-Z a-z 0-9 + = , . @ _ -\n\
+         `groups`: '../x': a user name is 1 to 64 of the letters A-Z a-z 0-9 + = , . @ _ - and begins with a letter, a digit or _ | write the name as IAM spells it",
+    );
+}
+
+#[test]
+fn env_passes_what_is_listed_and_term() {
+    let ssh = good(LEAST).ssh;
+    assert!(ssh.passes("TERM") && ssh.passes("LANG") && ssh.passes("LC_ALL"));
+    assert!(!ssh.passes("LANGUAGE") && !ssh.passes("LD_PRELOAD") && !ssh.passes(""));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(source in "\\PC*") {
+        let found = check(&source, &host()).unwrap_err();
+        let _ = Report::new(Path::new("t.toml"), &source, found).to_string();
+    }
+
+    #[test]
+    fn nor_does_any_cut_of_the_sample(at in 0..SAMPLE.len(), junk in "[\\[\\]{}='\"\\n,#.a-z0-9é]{0,8}") {
+        if let Some((head, tail)) = SAMPLE.split_at_checked(at) {
+            let source = format!("{head}{junk}{tail}");
+            if let Err(found) = check(&source, &host()) {
+                let _ = Report::new(Path::new("t.toml"), &source, found).to_string();
+            }
+        }
+    }
+}

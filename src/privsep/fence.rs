@@ -1,0 +1,139 @@
+//! The fence around a role: landlock and seccomp, entered before its runtime starts and never left.
+//!
+//! Both say the same twice over: no file but beneath the descriptors it holds, no exec, no connection out (the warden
+//! excepted). The calls a role does not need answer EPERM.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+
+use super::Role;
+use crate::sys::seccomp::{Instruction, Listener, install};
+
+/// What a role may do beneath a descriptor it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum May {
+    Read,
+    Write,
+}
+
+/// Why a role stands without a fence, and so does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum FenceError {
+    #[error("cannot hide this process's memory")]
+    Dumpable(#[source] rustix::io::Errno),
+    #[error("cannot build the landlock rules")]
+    Landlock(#[from] RulesetError),
+    #[error("this kernel has no landlock; boot it with landlock in lsm=")]
+    NoLandlock,
+    #[error("cannot build the list of system calls")]
+    Calls(#[source] seccompiler::BackendError),
+    #[error("cannot install the list of system calls")]
+    Seccomp(#[source] std::io::Error),
+}
+
+/// Closes the fence around this process. It must have one thread still: landlock binds the calling thread and its children.
+pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(FenceError::Dumpable)?;
+    landlock(role, beneath)?;
+    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let calls: BTreeMap<i64, Vec<_>> = EVERYBODY.iter().chain(own(role)).map(|call| (*call, Vec::new())).collect();
+    let filter = SeccompFilter::new(calls, refuse, SeccompAction::Allow, TargetArch::x86_64);
+    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(FenceError::Calls)?;
+    let program: Vec<Instruction> =
+        program.iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+    install(&program, Listener::None).map_err(FenceError::Seccomp)?;
+    Ok(())
+}
+
+fn landlock(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
+    let abi = ABI::V6;
+    // Older kernels know less; what they know is enforced, and seccomp says the rest again.
+    let mut rules =
+        Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?;
+    let net: BitFlags<AccessNet> =
+        if role == Role::Warden { AccessNet::BindTcp.into() } else { AccessNet::from_all(abi) };
+    rules = rules.handle_access(net)?.scope(Scope::from_all(abi))?;
+    let mut rules = rules.create()?;
+    for (directory, may) in beneath {
+        let access = match may {
+            May::Read => AccessFs::ReadFile | AccessFs::ReadDir,
+            May::Write => AccessFs::from_all(abi) & !AccessFs::Execute,
+        };
+        rules = rules.add_rule(PathBeneath::new(directory, access))?;
+    }
+    if rules.restrict_self()?.ruleset == RulesetStatus::NotEnforced {
+        return Err(FenceError::NoLandlock);
+    }
+    Ok(())
+}
+
+/// Tries from inside what must not work; the names of what worked all the same.
+pub fn holes(role: Role) -> Vec<&'static str> {
+    let refused = |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES));
+    let mut holes = Vec::new();
+    if !std::fs::File::open("/").is_err_and(|e| refused(&e)) {
+        holes.push("it can open a file");
+    }
+    if !std::process::Command::new("/proc/self/exe").arg("--version").spawn().is_err_and(|e| refused(&e)) {
+        holes.push("it can execute a program");
+    }
+    let connect = std::net::TcpStream::connect(("127.0.0.1", 9));
+    if role != Role::Warden && !connect.is_err_and(|e| refused(&e)) {
+        holes.push("it can connect");
+    }
+    if !std::os::unix::net::UnixStream::connect("/run/none").is_err_and(|e| refused(&e)) {
+        holes.push("it can connect to a unix socket");
+    }
+    holes
+}
+
+fn own(role: Role) -> &'static [i64] {
+    use libc::*;
+    match role {
+        Role::Gate | Role::Porter => &[SYS_accept, SYS_accept4],
+        Role::Keeper => &[
+            SYS_openat,
+            SYS_openat2,
+            SYS_mkdirat,
+            SYS_fallocate,
+            SYS_fdatasync,
+            SYS_fsync,
+            SYS_ftruncate,
+            SYS_pread64,
+            SYS_pwrite64,
+            SYS_fstatfs,
+            SYS_getdents64,
+            SYS_lseek,
+            SYS_flock,
+            SYS_unlinkat,
+            SYS_renameat2,
+            SYS_linkat,
+        ],
+        // `socket` of whatever kind: landlock's scope keeps abstract sockets out, and a path needs a file.
+        Role::Warden => &[SYS_openat, SYS_openat2, SYS_lseek, SYS_getdents64, SYS_socket, SYS_connect, SYS_bind],
+        Role::Tally => &[SYS_process_vm_readv],
+    }
+}
+
+#[rustfmt::skip]
+const EVERYBODY: &[i64] = &{
+    use libc::*;
+    [
+        SYS_brk, SYS_clock_getres, SYS_clock_gettime, SYS_clock_nanosleep, SYS_clone, SYS_clone3, SYS_close, SYS_dup,
+        SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_epoll_wait, SYS_eventfd2, SYS_exit,
+        SYS_exit_group, SYS_fcntl, SYS_fstat, SYS_futex, SYS_getpeername, SYS_getpid, SYS_getrandom, SYS_getsockname,
+        SYS_getsockopt, SYS_gettid, SYS_gettimeofday, SYS_getuid, SYS_ioctl, SYS_madvise, SYS_membarrier, SYS_mmap,
+        SYS_mprotect, SYS_mremap, SYS_munmap, SYS_nanosleep, SYS_newfstatat, SYS_pipe2, SYS_poll, SYS_ppoll, SYS_prctl,
+        SYS_prlimit64, SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction,
+        SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_sendmsg, SYS_sendto,
+        SYS_set_robust_list, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack, SYS_socketpair, SYS_statx, SYS_tgkill,
+        SYS_uname, SYS_write, SYS_writev,
+    ]
+};

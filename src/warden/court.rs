@@ -1,0 +1,615 @@
+//! Where the warden decides: logins, sessions and their channels.
+//!
+//! Nothing here waits: what takes time (a look-up of keys) runs beside and comes back as a letter.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::later;
+use super::outbox::Outbox;
+use super::post::{Due, Post, Term};
+use super::sessions::{Note, Place, Session, Sponsor, Stage, Terms, Wish};
+use crate::audit::Event;
+use crate::identity::Principal;
+use crate::privsep::Role;
+use crate::privsep::link::LinkError;
+use crate::privsep::message::{
+    Channel, Claim, Connection, GateToWarden, JailerToWarden, KeeperToWarden, Number, WardenToGate, WardenToJailer,
+    WardenToKeeper, WardenToPorter,
+};
+use crate::recording::Header;
+use crate::session::SessionId;
+
+/// What a program is given between its hang-up and its death, when its client has closed its channel.
+const HANGUP: Duration = Duration::from_secs(2);
+
+/// The exit status of a session that cannot be recorded; ssh itself uses 255.
+const UNRECORDED: u32 = 254;
+/// The exit status of a session that cannot be had for another reason.
+const UNAVAILABLE: u32 = 253;
+
+/// Who claims to be whom, from where.
+#[derive(Clone, Debug)]
+pub struct Claimant {
+    pub claim: Claim,
+    /// A signature proved the key.
+    pub proved: bool,
+}
+
+/// The decision about a claim.
+#[derive(Clone, Debug)]
+pub enum Judgement {
+    Admitted {
+        user: Principal,
+        groups: Vec<String>,
+        key: String,
+    },
+    /// Only the audit learns why.
+    Denied {
+        key: String,
+        why: String,
+    },
+}
+
+/// Looks keys and groups up and applies the policy.
+pub trait Judge: Clone + Send + Sync + 'static {
+    fn judge(&self, claimant: &Claimant) -> impl Future<Output = Judgement> + Send;
+    /// Whether a user with a living session may keep it; the reason where not.
+    fn may_stay(&self, user: &Principal) -> impl Future<Output = Option<String>> + Send;
+}
+
+/// A judgement on its way back.
+#[derive(Debug)]
+pub struct Judged {
+    term: Term,
+    connection: Connection,
+    claimant: Claimant,
+    judgement: Judgement,
+}
+
+/// How far a connection is.
+#[derive(Debug)]
+enum Phase {
+    /// Asked about; may ask again.
+    Claiming,
+    In(Box<Login>),
+}
+
+#[derive(Debug)]
+struct Login {
+    user: Principal,
+    groups: Vec<String>,
+    key: String,
+    claim: Claim,
+    session: Option<SessionId>,
+}
+
+/// The warden's whole state.
+pub struct Court<J, S> {
+    judge: J,
+    sponsor: S,
+    terms: Terms,
+    post: mpsc::Sender<Post>,
+    jailer: Outbox<WardenToJailer>,
+    gate: Option<Outbox<WardenToGate>>,
+    keeper: Option<Outbox<WardenToKeeper>>,
+    porter: Option<Outbox<WardenToPorter>>,
+    term: Term,
+    connections: HashMap<Connection, Phase>,
+    sessions: HashMap<SessionId, Session>,
+}
+
+impl<J: Judge, S: Sponsor> Court<J, S> {
+    pub fn new(judge: J, sponsor: S, terms: Terms, jailer: Outbox<WardenToJailer>, post: mpsc::Sender<Post>) -> Self {
+        Self {
+            judge,
+            sponsor,
+            terms,
+            post,
+            jailer,
+            gate: None,
+            keeper: None,
+            porter: None,
+            term: 0,
+            connections: HashMap::new(),
+            sessions: HashMap::new(),
+        }
+    }
+
+    /// New terms are for new sessions; who may no longer be here leaves.
+    pub fn adopt(&mut self, terms: Terms) {
+        self.terms = terms;
+        self.review();
+    }
+
+    /// Decides again on everybody who is in.
+    fn review(&self) {
+        for (id, session) in &self.sessions {
+            let (judge, post, user, session) = (self.judge.clone(), self.post.clone(), session.user.clone(), *id);
+            tokio::spawn(async move {
+                let denied = judge.may_stay(&user).await;
+                let _ = post.send(Post::Reviewed { session, denied }).await;
+            });
+        }
+    }
+
+    pub fn judged_again(&mut self, session: SessionId, denied: Option<String>) {
+        if let Some(why) = denied {
+            self.end(session, &format!("the user's rights are gone: {why}"));
+        }
+    }
+
+    // ---- peers -------------------------------------------------------------------------------------------------
+
+    pub fn met_gate(&mut self, gate: Outbox<WardenToGate>) -> Term {
+        self.gate = Some(gate);
+        self.term += 1;
+        self.connections.clear();
+        self.term
+    }
+
+    pub fn met_keeper(&mut self, keeper: Outbox<WardenToKeeper>) {
+        self.keeper = Some(keeper);
+    }
+
+    pub fn met_porter(&mut self, porter: Outbox<WardenToPorter>) {
+        self.porter = Some(porter);
+        self.sponsor.resend_all();
+    }
+
+    /// Nobody can come back to these sessions yet, so they end; but not at once, for what they are doing may matter.
+    pub fn lost_gate(&mut self, term: Term, error: &LinkError) {
+        if term != self.term {
+            return;
+        }
+        self.gate = None;
+        self.connections.clear();
+        if let LinkError::Breach(what) = error {
+            self.event(Event::RoleBreach { role: Role::Gate, what: (*what).to_owned() });
+            self.jailer.say(WardenToJailer::Dismiss(Role::Gate));
+        }
+        for session in self.sessions.keys() {
+            later(&self.post, self.terms.linger, Due::Linger(*session));
+        }
+    }
+
+    pub fn lost_keeper(&mut self) {
+        self.keeper = None;
+        for session in self.sessions.values_mut() {
+            session.ending.get_or_insert_with(|| "the recorder died".into());
+        }
+    }
+
+    fn breach_by_gate(&mut self, what: &'static str) {
+        self.lost_gate(self.term, &LinkError::Breach(what));
+    }
+
+    fn say_gate(&self, message: WardenToGate) {
+        if let Some(gate) = &self.gate {
+            gate.say(message);
+        }
+    }
+
+    fn say_keeper(&self, message: WardenToKeeper) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.say(message))
+    }
+
+    pub fn event(&self, event: Event) {
+        self.say_keeper(WardenToKeeper::Event(event));
+    }
+
+    pub fn grant(&self, grant: WardenToPorter) {
+        if let Some(porter) = &self.porter {
+            porter.say(grant);
+        }
+    }
+
+    // ---- what the gate claims ----------------------------------------------------------------------------------
+
+    pub fn hear_gate(&mut self, term: Term, message: GateToWarden) {
+        if term != self.term || self.gate.is_none() {
+            return;
+        }
+        match message {
+            GateToWarden::Offered { connection, claim } => self.ask(connection, claim, false),
+            GateToWarden::Proved { connection, claim } => self.ask(connection, claim, true),
+            GateToWarden::Open { connection, channel } => self.open(connection, channel),
+            GateToWarden::Run { connection, channel, program, terminal, environment } => {
+                self.run(connection, channel, Wish { program, terminal, environment });
+            }
+            GateToWarden::Closed { connection, channel } => self.closed(connection, channel),
+            GateToWarden::Gone { connection } => self.gone(connection),
+            GateToWarden::Alive(connections) => self.alive(&connections),
+        }
+    }
+
+    fn ask(&mut self, connection: Connection, claim: Claim, proved: bool) {
+        if let Some(Phase::In(_)) = self.connections.insert(connection, Phase::Claiming) {
+            return self.breach_by_gate("a login over a login");
+        }
+        let (judge, post, term) = (self.judge.clone(), self.post.clone(), self.term);
+        tokio::spawn(async move {
+            let claimant = Claimant { claim, proved };
+            let judgement = judge.judge(&claimant).await;
+            let judged = Judged { term, connection, claimant, judgement };
+            let _ = post.send(Post::Judged(Box::new(judged))).await;
+        });
+    }
+
+    pub fn judged(&mut self, judged: Judged) {
+        let Judged { term, connection, claimant, judgement } = judged;
+        // The connection may have gone, or its gate, while we looked.
+        if term != self.term || !self.connections.contains_key(&connection) {
+            return;
+        }
+        let accepted = matches!(judgement, Judgement::Admitted { .. });
+        let Claimant { claim, proved } = claimant;
+        match judgement {
+            Judgement::Denied { key, why } => {
+                self.event(Event::LoginRefused { user: claim.user, from: claim.from, key, why });
+            }
+            Judgement::Admitted { user, groups, key } if proved => self.admit(connection, claim, user, groups, key),
+            Judgement::Admitted { .. } => {}
+        }
+        // Without a recorder nobody gets in, and it is said as any other refusal.
+        let accepted = accepted && self.keeper.is_some();
+        self.say_gate(if proved {
+            WardenToGate::Login { connection, accepted }
+        } else {
+            WardenToGate::Offer { connection, acceptable: accepted }
+        });
+    }
+
+    fn admit(&mut self, connection: Connection, claim: Claim, user: Principal, groups: Vec<String>, key: String) {
+        if self.keeper.is_none() {
+            return;
+        }
+        self.event(Event::LoginAccepted {
+            user: user.to_string(),
+            from: claim.from.clone(),
+            key: key.clone(),
+            groups: groups.clone(),
+            client: claim.client.clone(),
+        });
+        let login = Login { user, groups, key, claim, session: None };
+        self.connections.insert(connection, Phase::In(Box::new(login)));
+    }
+
+    /// A session channel: the first one gets a jail, the next ones share it while it stands.
+    fn open(&mut self, connection: Connection, channel: Channel) {
+        let known = match self.connections.get(&connection) {
+            Some(Phase::In(login)) => login.session,
+            Some(Phase::Claiming) => return self.breach_by_gate("a session before its login"),
+            // A login that an earlier warden accepted.
+            None => {
+                return self.refuse(connection, channel, "this login is no longer known; log in again", UNAVAILABLE);
+            }
+        };
+        let alive = known.filter(|id| self.sessions.get(id).is_some_and(|s| s.ending.is_none()));
+        let Some(id) = alive.or_else(|| self.begin_session(connection)) else {
+            return self.refuse(connection, channel, "sessions cannot be recorded at the moment", UNRECORDED);
+        };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.number_of(channel).is_some() {
+            return self.breach_by_gate("a channel opened twice");
+        }
+        session.next += 1;
+        session.channels.insert(session.next, Place { channel: Some(channel), wish: None, stage: Stage::Idle });
+    }
+
+    /// Recording and jail begin at the same time; what runs waits for both.
+    fn begin_session(&mut self, connection: Connection) -> Option<SessionId> {
+        let Some(Phase::In(login)) = self.connections.get_mut(&connection) else { return None };
+        let id = SessionId::mint();
+        let header = Header {
+            user: login.user.to_string(),
+            from: login.claim.from.clone(),
+            key: login.key.clone(),
+            client: login.claim.client.clone(),
+            groups: login.groups.clone(),
+            image: self.terms.image.clone(),
+            role: self.terms.role.as_ref().map(|role| role.replace("{user}", login.user.as_str())),
+        };
+        let keeper = self.keeper.as_ref()?;
+        if !keeper.say(WardenToKeeper::Open { session: id, header: Box::new(header) }) {
+            return None;
+        }
+        let note = minicbor::to_vec(Note { groups: login.groups.clone(), connection }).unwrap_or_default();
+        self.jailer.say(WardenToJailer::Build {
+            session: id,
+            user: login.user.clone(),
+            persistent_home: self.terms.persistent_home,
+            region: self.terms.region.clone(),
+            note,
+        });
+        login.session = Some(id);
+        let (user, groups, from) = (login.user.clone(), login.groups.clone(), login.claim.from.clone());
+        self.sponsor.begin(id, &user);
+        self.event(Event::SessionOpened { session: id, user: user.to_string(), from });
+        self.sessions.insert(
+            id,
+            Session {
+                user,
+                groups,
+                owner: (self.term, connection),
+                built: false,
+                opened: false,
+                channels: Default::default(),
+                next: 0,
+                ending: None,
+            },
+        );
+        Some(id)
+    }
+
+    fn run(&mut self, connection: Connection, channel: Channel, wish: Wish) {
+        let session = match self.connections.get(&connection) {
+            Some(Phase::In(login)) => login.session,
+            Some(Phase::Claiming) => return self.breach_by_gate("a program before its login"),
+            None => None,
+        };
+        let found = session.and_then(|id| Some((id, self.sessions.get_mut(&id)?)));
+        let Some((id, session)) = found.filter(|(_, s)| s.ending.is_none()) else {
+            return self.refuse(connection, channel, "this session has ended", UNAVAILABLE);
+        };
+        let Some((number, place)) = session.channels.iter_mut().find(|(_, place)| place.channel == Some(channel))
+        else {
+            return self.refuse(connection, channel, "this channel has ended", UNAVAILABLE);
+        };
+        if place.stage != Stage::Idle {
+            return self.breach_by_gate("two programs in one channel");
+        }
+        place.wish = Some(wish);
+        place.stage = Stage::Waiting;
+        let number = *number;
+        if session.is_ready() {
+            self.start(id, number);
+        }
+    }
+
+    fn start_waiting(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(&id).filter(|session| session.is_ready()) else { return };
+        let waiting: Vec<Number> =
+            session.channels.iter().filter(|(_, p)| p.stage == Stage::Waiting).map(|(number, _)| *number).collect();
+        for number in waiting {
+            self.start(id, number);
+        }
+    }
+
+    fn start(&mut self, id: SessionId, number: Number) {
+        let Some(place) = self.sessions.get_mut(&id).and_then(|s| s.channels.get_mut(&number)) else { return };
+        let Some(Wish { program, terminal, environment }) = place.wish.take() else { return };
+        place.stage = Stage::Starting;
+        let command = match &program {
+            crate::privsep::message::Program::Shell => None,
+            crate::privsep::message::Program::Exec(command) => Some(command.clone()),
+        };
+        self.event(Event::ChannelOpened { session: id, number, command, terminal: terminal.is_some() });
+        self.say_keeper(WardenToKeeper::Channel {
+            session: id,
+            number,
+            program: program.clone(),
+            terminal: terminal.clone(),
+            environment: environment.clone(),
+        });
+        self.jailer.say(WardenToJailer::Start { session: id, number, program, terminal, environment });
+    }
+
+    fn closed(&mut self, connection: Connection, channel: Channel) {
+        let Some(Phase::In(login)) = self.connections.get(&connection) else { return };
+        let Some(id) = login.session else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(number) = session.number_of(channel) else { return };
+        let running =
+            session.channels.get(&number).is_some_and(|p| matches!(p.stage, Stage::Starting | Stage::Running));
+        if !running || session.channels.len() == 1 {
+            session.channels.remove(&number);
+            return self.end_if_empty(id, "the client closed its last channel");
+        }
+        self.jailer.say(WardenToJailer::Signal { session: id, number, signal: libc::SIGHUP });
+        later(&self.post, HANGUP, Due::Kill(id, number));
+    }
+
+    fn gone(&mut self, connection: Connection) {
+        self.connections.remove(&connection);
+        // By its owner, not by the login: a warden that was started again knows sessions and no logins.
+        let owner = (self.term, connection);
+        let owned = self.sessions.iter().filter(|(_, session)| session.owner == owner).map(|(id, _)| *id);
+        for id in owned.collect::<Vec<_>>() {
+            self.end(id, "the connection closed");
+        }
+    }
+
+    /// A gate's first word. Sessions of connections that it does not have are nobody's any more.
+    fn alive(&mut self, connections: &[Connection]) {
+        for (id, session) in &mut self.sessions {
+            if connections.contains(&session.owner.1) {
+                session.owner.0 = self.term;
+            } else {
+                later(&self.post, self.terms.linger, Due::Linger(*id));
+            }
+        }
+    }
+
+    fn refuse(&self, connection: Connection, channel: Channel, sentence: &str, code: u32) {
+        self.say_gate(WardenToGate::Refused { connection, channel, sentence: sentence.to_owned(), code });
+    }
+
+    // ---- what the jailer tells ---------------------------------------------------------------------------------
+
+    pub fn hear_jailer(&mut self, told: JailerToWarden) {
+        match told {
+            JailerToWarden::Built { session } => {
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.built = true;
+                }
+                self.start_waiting(session);
+            }
+            JailerToWarden::Failed { session, reason } => {
+                tracing::error!(session.id = %session, reason, "a jail could not be made");
+                let sentence =
+                    format!("no jail could be made for this session ({session}); your administrators can see why");
+                self.refuse_all(session, &sentence, UNAVAILABLE);
+                self.over(session, &format!("no jail: {reason}"));
+            }
+            JailerToWarden::Started { session, number } => self.started(session, number),
+            JailerToWarden::NotStarted { session, number, reason } => {
+                tracing::error!(session.id = %session, number, reason, "a program could not be started");
+                let sentence = format!("the program could not be started in this session ({session})");
+                self.refuse_channel(session, number, &sentence, UNAVAILABLE);
+                self.exited(session, number, libc::SIGKILL);
+            }
+            JailerToWarden::Exited { session, number, status } => self.exited(session, number, status),
+            JailerToWarden::Gone { session } => self.over(session, "the jail ended"),
+            JailerToWarden::Running { session, user, note, numbers } => self.found(session, user, &note, &numbers),
+        }
+    }
+
+    fn started(&mut self, id: SessionId, number: Number) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let (term, connection) = session.owner;
+        let Some(place) = session.channels.get_mut(&number) else { return };
+        place.stage = Stage::Running;
+        if let Some(channel) = place.channel.filter(|_| term == self.term) {
+            self.say_gate(WardenToGate::Running { connection, channel, session: id, number });
+        }
+    }
+
+    fn exited(&mut self, id: SessionId, number: Number, status: i32) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.channels.remove(&number).is_some() {
+            // As a shell says it: the exit status, or 128 and the signal.
+            let code = if status & 0x7f == 0 { (status >> 8) & 0xff } else { 128 + (status & 0x7f) };
+            self.event(Event::ChannelClosed { session: id, number, status: code.unsigned_abs() });
+        }
+        self.end_if_empty(id, "its last program ended");
+    }
+
+    /// After our own restart: a jail that stands. It may stay if its user still may.
+    fn found(&mut self, id: SessionId, user: Principal, note: &[u8], numbers: &[Number]) {
+        let Ok(Note { groups, connection }) = minicbor::decode::<Note>(note) else {
+            self.jailer.say(WardenToJailer::End { session: id });
+            return;
+        };
+        let place = |number: &Number| (*number, Place { channel: None, wish: None, stage: Stage::Running });
+        self.sponsor.begin(id, &user);
+        self.sessions.insert(
+            id,
+            Session {
+                user: user.clone(),
+                groups,
+                owner: (0, connection),
+                built: true,
+                opened: true,
+                channels: numbers.iter().map(place).collect(),
+                next: numbers.iter().max().copied().unwrap_or(0),
+                ending: None,
+            },
+        );
+        let (judge, post) = (self.judge.clone(), self.post.clone());
+        tokio::spawn(async move {
+            let denied = judge.may_stay(&user).await;
+            let _ = post.send(Post::Reviewed { session: id, denied }).await;
+        });
+    }
+
+    fn end_if_empty(&mut self, id: SessionId, reason: &str) {
+        if self.sessions.get(&id).is_some_and(|session| session.channels.is_empty()) {
+            self.end(id, reason);
+        }
+    }
+
+    /// Has the jail ended; the recording is closed when the jailer says that it is gone.
+    fn end(&mut self, id: SessionId, reason: &str) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.ending.is_none() {
+            session.ending = Some(reason.to_owned());
+            self.jailer.say(WardenToJailer::End { session: id });
+        }
+    }
+
+    fn over(&mut self, id: SessionId, reason: &str) {
+        self.refuse_all(id, "this session has ended", UNAVAILABLE);
+        self.sponsor.end(id);
+        let Some(session) = self.sessions.remove(&id) else { return };
+        let reason = session.ending.unwrap_or_else(|| reason.to_owned());
+        self.say_keeper(WardenToKeeper::Close { session: id, reason: reason.clone() });
+        self.event(Event::SessionClosed { session: id, user: session.user.to_string(), reason });
+        if let Some(Phase::In(login)) = self.connections.get_mut(&session.owner.1)
+            && login.session == Some(id)
+        {
+            login.session = None;
+        }
+    }
+
+    fn refuse_all(&mut self, id: SessionId, sentence: &str, code: u32) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        for number in session.channels.keys().copied().collect::<Vec<_>>() {
+            self.refuse_channel(id, number, sentence, code);
+        }
+    }
+
+    /// Only a channel that waits: one that runs hears its end from the keeper.
+    fn refuse_channel(&mut self, id: SessionId, number: Number, sentence: &str, code: u32) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let (term, connection) = session.owner;
+        let waits = session.channels.get(&number).filter(|place| place.stage != Stage::Running);
+        if let Some(channel) = waits.and_then(|place| place.channel).filter(|_| term == self.term) {
+            self.refuse(connection, channel, sentence, code);
+        }
+    }
+
+    // ---- what the keeper tells ---------------------------------------------------------------------------------
+
+    pub fn hear_keeper(&mut self, message: KeeperToWarden) {
+        match message {
+            KeeperToWarden::Opened { session } => {
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.opened = true;
+                }
+                self.start_waiting(session);
+            }
+            KeeperToWarden::Refused { session, sentence } => {
+                self.refuse_all(session, &sentence, UNRECORDED);
+                self.end(session, "it could not be recorded");
+            }
+            KeeperToWarden::MustEnd { session, reason } => self.end(session, &reason),
+            KeeperToWarden::Signal { session, number, signal } => {
+                self.jailer.say(WardenToJailer::Signal { session, number, signal });
+            }
+            KeeperToWarden::Drained { .. } => {}
+            KeeperToWarden::Breach(role) => drop(self.jailer.say(WardenToJailer::Dismiss(role))),
+        }
+    }
+
+    pub fn due(&mut self, due: Due) {
+        match due {
+            Due::Linger(id) => {
+                let stays = self.sessions.get(&id).is_some_and(|s| s.owner.0 == self.term && self.gate.is_some());
+                if !stays {
+                    self.end(id, "the connection was lost");
+                }
+            }
+            Due::Kill(id, number) => {
+                if self.sessions.get(&id).is_some_and(|session| session.channels.contains_key(&number)) {
+                    let signal = libc::SIGKILL;
+                    self.jailer.say(WardenToJailer::Signal { session: id, number, signal });
+                }
+            }
+        }
+    }
+}
+
+/// A judge can be shared by all that ask.
+impl<J: Judge> Judge for Arc<J> {
+    async fn judge(&self, claimant: &Claimant) -> Judgement {
+        J::judge(self, claimant).await
+    }
+
+    async fn may_stay(&self, user: &Principal) -> Option<String> {
+        J::may_stay(self, user).await
+    }
+}

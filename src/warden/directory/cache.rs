@@ -1,0 +1,144 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Mutex as Turn, Semaphore};
+use tokio::time::Instant;
+
+use super::{People, Record, Unknown};
+use crate::identity::Principal;
+
+const USERS: usize = 4096;
+/// IAM allows an account a few dozen requests a second for everything it has; a guesser of names must not use them up.
+const IN_FLIGHT: usize = 8;
+const WAITING: usize = 256;
+
+/// How long an answer counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// An answer with keys.
+    pub fresh: Duration,
+    /// An answer without: somebody unknown, somebody whose key is being uploaded just now, or a guess.
+    pub nobody: Duration,
+    /// An answer that could not be had again.
+    pub stale: Duration,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self {
+            fresh: Duration::from_secs(5 * 60),
+            nobody: Duration::from_secs(30),
+            stale: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// What was said of the last few thousand principals who were asked about.
+pub struct Cache<P> {
+    people: P,
+    lives: Lives,
+    slots: Mutex<HashMap<Principal, Slot>>,
+    turns: Semaphore,
+    waiting: Semaphore,
+}
+
+/// Whoever holds the turn asks; whoever waits for it finds the answer.
+struct Slot {
+    turn: Arc<Turn<()>>,
+    used: Instant,
+    answer: Option<Answer>,
+    /// IAM failed for this principal: until then, it is not asked again.
+    failing: Option<Instant>,
+}
+
+struct Answer {
+    record: Arc<Record>,
+    given: Instant,
+}
+
+impl<P: People> Cache<P> {
+    pub fn new(people: P, lives: Lives) -> Self {
+        let (turns, waiting) = (Semaphore::new(IN_FLIGHT), Semaphore::new(WAITING));
+        Self { people, lives, slots: Mutex::default(), turns, waiting }
+    }
+
+    /// The record, and whether it is older than it should be.
+    pub(super) async fn look_up(&self, principal: &Principal) -> Result<(Arc<Record>, bool), Unknown> {
+        if let Some(found) = self.known(principal) {
+            return found;
+        }
+        let _place = self.waiting.try_acquire().map_err(|_| Unknown::Crowd)?;
+        let turn = self.turn(principal);
+        let _mine = turn.lock().await;
+        // Somebody else may have asked while this one waited.
+        if let Some(found) = self.known(principal) {
+            return found;
+        }
+        let _slot = self.turns.acquire().await.map_err(|_| Unknown::Crowd)?;
+        let said = self.people.find(principal).await;
+        let failed = said.as_ref().err().cloned();
+        self.keep(principal, said.ok());
+        if let Some(refusal) = failed {
+            tracing::warn!(%principal, code = refusal.code, "IAM does not answer: {}", refusal.message);
+        }
+        self.known(principal).unwrap_or_else(|| Err(Unknown::Iam(principal.clone())))
+    }
+
+    /// What can be said without asking; `None` where somebody must ask.
+    fn known(&self, principal: &Principal) -> Option<Result<(Arc<Record>, bool), Unknown>> {
+        let mut slots = lock(&self.slots);
+        let slot = slots.get_mut(principal)?;
+        let now = Instant::now();
+        slot.used = now;
+        if let Some(answer) = &slot.answer {
+            let age = now.duration_since(answer.given);
+            let life = if answer.record.keys.is_empty() { self.lives.nobody } else { self.lives.fresh };
+            if age < life {
+                return Some(Ok((Arc::clone(&answer.record), false)));
+            }
+            if slot.failing.is_some_and(|until| now < until) && age < self.lives.stale {
+                return Some(Ok((Arc::clone(&answer.record), true)));
+            }
+        }
+        slot.failing.filter(|until| now < *until).map(|_| Err(Unknown::Iam(principal.clone())))
+    }
+
+    fn turn(&self, principal: &Principal) -> Arc<Turn<()>> {
+        let mut slots = lock(&self.slots);
+        if slots.len() >= USERS && !slots.contains_key(principal) {
+            make_room(&mut slots);
+        }
+        let new = || Slot { turn: Arc::default(), used: Instant::now(), answer: None, failing: None };
+        Arc::clone(&slots.entry(principal.clone()).or_insert_with(new).turn)
+    }
+
+    fn keep(&self, principal: &Principal, said: Option<Record>) {
+        let mut slots = lock(&self.slots);
+        let Some(slot) = slots.get_mut(principal) else { return };
+        let now = Instant::now();
+        match said {
+            Some(record) => {
+                (slot.answer, slot.failing) = (Some(Answer { record: Arc::new(record), given: now }), None);
+            }
+            // Every login waiting out a timeout would be an outage of the bastion as well.
+            None => slot.failing = Some(now + self.lives.nobody),
+        }
+    }
+}
+
+/// Guessed names go before people, so that a guesser cannot make the bastion forget whom it must remember when IAM fails.
+fn make_room(slots: &mut HashMap<Principal, Slot>) {
+    let is_somebody = |slot: &Slot| slot.answer.as_ref().is_some_and(|answer| !answer.record.keys.is_empty());
+    let least = slots.iter().min_by_key(|(_, slot)| (is_somebody(slot), slot.used)).map(|(name, _)| name.clone());
+    if let Some(name) = least {
+        slots.remove(&name);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! What the warden hears, from everybody, in one order.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::court::Judged;
+use crate::audit::Event;
+use crate::privsep::link::{Link, LinkError};
+use crate::privsep::message::{
+    FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, WardenToPorter,
+};
+use crate::session::SessionId;
+
+type Received<M> = Result<(M, Vec<OwnedFd>), LinkError>;
+
+/// One life of the gate.
+pub type Term = u64;
+
+/// A letter.
+#[derive(Debug)]
+pub enum Post {
+    Jailer(Received<FromJailer<JailerToWarden>>),
+    Gate(Term, Received<GateToWarden>),
+    Keeper(Received<KeeperToWarden>),
+    /// Somebody's keys and groups were looked up, and this is the decision.
+    Judged(Box<Judged>),
+    /// A jail that stood when the warden began was decided on again.
+    Reviewed {
+        session: SessionId,
+        denied: Option<String>,
+    },
+    Due(Due),
+    Grant(WardenToPorter),
+    Event(Event),
+}
+
+/// What was put off.
+#[derive(Debug)]
+pub enum Due {
+    /// Nobody came back for a session whose connection was lost.
+    Linger(SessionId),
+    /// A channel that was closed by its client has had its hang-up; now it must go.
+    Kill(SessionId, Number),
+}
+
+/// Reads a link into the queue until it fails; the failure is the last letter.
+pub async fn read<S: Message, R: Message>(
+    link: Arc<Link<S, R>>,
+    post: mpsc::Sender<Post>,
+    wrap: impl Fn(Received<R>) -> Post,
+) {
+    loop {
+        let received = link.recv().await;
+        let last = received.is_err();
+        if post.send(wrap(received)).await.is_err() || last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A session as the warden knows it.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use super::post::Term;
+use crate::identity::Principal;
+use crate::privsep::message::{Channel, Connection, Number, Program, Terminal};
+use crate::session::SessionId;
+
+/// What the configuration says about sessions.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub persistent_home: bool,
+    pub region: Option<String>,
+    pub linger: std::time::Duration,
+    pub image: String,
+    /// With `{user}` in it.
+    pub role: Option<String>,
+}
+
+/// Who provides a session's credentials.
+pub trait Sponsor: Send {
+    fn begin(&self, session: SessionId, user: &Principal);
+    fn end(&self, session: SessionId);
+    fn resend_all(&self);
+}
+
+/// Nobody: a bastion without AWS.
+impl Sponsor for () {
+    fn begin(&self, _: SessionId, _: &Principal) {}
+    fn end(&self, _: SessionId) {}
+    fn resend_all(&self) {}
+}
+
+/// One life of a jail.
+#[derive(Debug)]
+pub struct Session {
+    pub user: Principal,
+    pub groups: Vec<String>,
+    /// Who uses it; after a restart of the gate nobody can.
+    pub owner: (Term, Connection),
+    /// The jail stands.
+    pub built: bool,
+    /// The recording is begun.
+    pub opened: bool,
+    pub channels: BTreeMap<Number, Place>,
+    pub next: Number,
+    /// Why it ends, once it does.
+    pub ending: Option<String>,
+}
+
+/// A channel's way to its program.
+#[derive(Debug)]
+pub struct Place {
+    /// As the gate numbers it; unknown after a restart of the warden.
+    pub channel: Option<Channel>,
+    /// What to start as soon as the jail stands and the recording is begun.
+    pub wish: Option<Wish>,
+    pub stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Opened by the client; nothing to run yet.
+    Idle,
+    /// Waits for the jail and the recording.
+    Waiting,
+    /// Asked of the jailer.
+    Starting,
+    Running,
+}
+
+#[derive(Debug)]
+pub struct Wish {
+    pub program: Program,
+    pub terminal: Option<Terminal>,
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a warden leaves with the jailer for the next one.
+#[derive(Debug, Encode, Decode)]
+pub struct Note {
+    #[n(0)]
+    pub groups: Vec<String>,
+    #[n(1)]
+    pub connection: Connection,
+}
+
+impl Session {
+    pub fn is_ready(&self) -> bool {
+        self.built && self.opened && self.ending.is_none()
+    }
+
+    pub fn number_of(&self, channel: Channel) -> Option<Number> {
+        self.channels.iter().find(|(_, place)| place.channel == Some(channel)).map(|(number, _)| *number)
+    }
+}
