@@ -3,17 +3,83 @@ use minicbor::{Decode, Encode};
 use crate::privsep::Role;
 use crate::session::SessionId;
 
-/// What can happen. Text that came from outside is cut and escaped where it is written, not here.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Event {
+/// A class of OCSF 1.8 with its number; the thousands are the category.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    ProcessActivity = 1007,
+    Authentication = 3002,
+    AuthorizeSession = 3003,
+    NetworkActivity = 4001,
+    SshActivity = 4007,
+    ApplicationLifecycle = 6002,
+    ApiActivity = 6003,
+    ApplicationError = 6008,
+}
+
+/// What an event's code stands for: a row of `stockade audit codes`. A code is never given to something else.
+#[derive(Clone, Copy, Debug)]
+pub struct Code {
+    /// `SK`, four figures, then `I`nformation, `W`arning or `E`rror.
+    pub code: &'static str,
+    pub name: &'static str,
+    pub class: Class,
+    pub activity: u16,
+    /// The doc comment of the variant, a line each.
+    pub meaning: &'static [&'static str],
+}
+
+/// Defines the enum and, from the same lines, the table of its codes.
+macro_rules! events {
+    ($(
+        $(#[doc = $doc:literal])+
+        #[n($n:literal)]
+        #[code($code:ident, $class:ident, $activity:literal)]
+        $name:ident { $($fields:tt)* },
+    )+) => {
+        /// What can happen. Text that came from outside is cut and escaped where it is written, not here.
+        #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+        pub enum Event {$(
+            $(#[doc = $doc])+
+            #[n($n)]
+            $name { $($fields)* },
+        )+}
+
+        impl Event {
+            /// Every code there is, in the order of the enum.
+            pub const CODES: &[Code] = &[$(Code {
+                code: stringify!($code),
+                name: stringify!($name),
+                class: Class::$class,
+                activity: $activity,
+                meaning: &[$($doc),+],
+            }),+];
+
+            pub fn code(&self) -> Code {
+                match self {$(
+                    Self::$name { .. } => Code {
+                        code: stringify!($code),
+                        name: stringify!($name),
+                        class: Class::$class,
+                        activity: $activity,
+                        meaning: &[$($doc),+],
+                    },
+                )+}
+            }
+        }
+    };
+}
+
+events! {
     /// A client connected.
     #[n(0)]
+    #[code(SK1001I, NetworkActivity, 1)]
     Connected {
         #[n(0)]
         from: String,
     },
     /// A connection was not served: too many, too fast, too late, or not SSH.
     #[n(1)]
+    #[code(SK1002W, SshActivity, 5)]
     ConnectionRefused {
         #[n(0)]
         from: String,
@@ -22,6 +88,7 @@ pub enum Event {
     },
     /// A user was let in.
     #[n(2)]
+    #[code(SK1003I, Authentication, 1)]
     LoginAccepted {
         #[n(0)]
         user: String,
@@ -37,6 +104,7 @@ pub enum Event {
     },
     /// A user was not let in.
     #[n(3)]
+    #[code(SK1004W, Authentication, 1)]
     LoginRefused {
         #[n(0)]
         user: String,
@@ -49,6 +117,7 @@ pub enum Event {
     },
     /// A jail was opened for a user.
     #[n(4)]
+    #[code(SK2001I, SshActivity, 1)]
     SessionOpened {
         #[n(0)]
         session: SessionId,
@@ -59,6 +128,7 @@ pub enum Event {
     },
     /// A jail ended.
     #[n(5)]
+    #[code(SK2002I, SshActivity, 2)]
     SessionClosed {
         #[n(0)]
         session: SessionId,
@@ -69,6 +139,7 @@ pub enum Event {
     },
     /// A program was started in a channel of a session.
     #[n(6)]
+    #[code(SK2003I, ProcessActivity, 1)]
     ChannelOpened {
         #[n(0)]
         session: SessionId,
@@ -82,6 +153,7 @@ pub enum Event {
     },
     /// A channel ended. `status` is an exit status, or 128 + a signal's number.
     #[n(7)]
+    #[code(SK2004I, ProcessActivity, 2)]
     ChannelClosed {
         #[n(0)]
         session: SessionId,
@@ -92,6 +164,7 @@ pub enum Event {
     },
     /// The client asked for something that is not given: forwarding, agent, X11, a subsystem.
     #[n(8)]
+    #[code(SK2005W, SshActivity, 5)]
     RequestRefused {
         #[n(0)]
         session: Option<SessionId>,
@@ -104,6 +177,7 @@ pub enum Event {
     },
     /// A program in a jail asked the kernel to execute something: an attempt, and the arguments are the caller's word.
     #[n(9)]
+    #[code(SK3001I, ProcessActivity, 1)]
     Exec {
         #[n(0)]
         session: SessionId,
@@ -116,6 +190,7 @@ pub enum Event {
     },
     /// STS issued credentials to a session.
     #[n(10)]
+    #[code(SK4001I, AuthorizeSession, 3)]
     CredentialIssued {
         #[n(0)]
         session: SessionId,
@@ -131,6 +206,7 @@ pub enum Event {
     },
     /// STS did not issue credentials.
     #[n(11)]
+    #[code(SK4002W, AuthorizeSession, 3)]
     CredentialRefused {
         #[n(0)]
         session: SessionId,
@@ -145,6 +221,7 @@ pub enum Event {
     },
     /// A door answered a request with a refusal.
     #[n(12)]
+    #[code(SK5001W, ApiActivity, 99)]
     DoorRefused {
         #[n(0)]
         session: SessionId,
@@ -157,6 +234,7 @@ pub enum Event {
     },
     /// A limit was reached: disk, jails, memory, a door's connections, exec notifications.
     #[n(13)]
+    #[code(SK6001W, ApplicationError, 1)]
     LimitHit {
         #[n(0)]
         session: Option<SessionId>,
@@ -165,6 +243,7 @@ pub enum Event {
     },
     /// A configuration came into force.
     #[n(14)]
+    #[code(SK7001I, ApplicationLifecycle, 8)]
     ConfigurationLoaded {
         /// SHA-256 of the file.
         #[n(0)]
@@ -172,12 +251,14 @@ pub enum Event {
     },
     /// A configuration was refused; the former stays.
     #[n(15)]
+    #[code(SK7002W, ApplicationLifecycle, 99)]
     ConfigurationRefused {
         #[n(0)]
         reason: String,
     },
     /// A process of the bastion ended and was started again.
     #[n(16)]
+    #[code(SK8003W, ApplicationLifecycle, 5)]
     RoleRestarted {
         #[n(0)]
         role: Role,
@@ -186,6 +267,7 @@ pub enum Event {
     },
     /// A process of the bastion broke the protocol of the boundary and was ended.
     #[n(17)]
+    #[code(SK8004E, ApplicationError, 1)]
     RoleBreach {
         #[n(0)]
         role: Role,
@@ -194,6 +276,7 @@ pub enum Event {
     },
     /// A recording that a crash left open was closed.
     #[n(18)]
+    #[code(SK2006W, ApplicationLifecycle, 99)]
     RecordingRecovered {
         #[n(0)]
         session: SessionId,
@@ -204,14 +287,41 @@ pub enum Event {
     },
     /// The bastion started.
     #[n(19)]
+    #[code(SK8001I, ApplicationLifecycle, 3)]
     Started {
         #[n(0)]
         version: String,
     },
     /// The bastion stopped.
     #[n(20)]
+    #[code(SK8002I, ApplicationLifecycle, 4)]
     Stopped {
         #[n(0)]
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_well_formed() {
+        let mut seen = HashSet::new();
+        for row in Event::CODES {
+            let figures = row.code.strip_prefix("SK").unwrap();
+            let (figures, letter) = figures.split_at(4);
+            assert!(figures.bytes().all(|b| b.is_ascii_digit()) && "IWE".contains(letter), "{}", row.code);
+            assert!(seen.insert(row.code), "{} twice", row.code);
+            assert!(row.meaning.iter().all(|line| !line.trim().is_empty()));
+        }
+    }
+
+    #[test]
+    fn an_event_knows_its_row() {
+        let code = Event::Started { version: "1".into() }.code();
+        assert_eq!((code.code, code.name, code.class), ("SK8001I", "Started", Class::ApplicationLifecycle));
+    }
 }

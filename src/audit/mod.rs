@@ -1,7 +1,12 @@
 //! The audit trail: what happened, one JSON line per event with a stable code, shaped after OCSF.
 //!
-//! Every role makes `Event`s; only the keeper stamps them (time, sequence number) and writes them.
+//! Every role makes `Event`s; only the keeper stamps them (time, sequence number) and writes them, to a file that it
+//! only ever appends to. Knows nothing of processes and links; decides nothing.
 
 mod event;
+mod line;
+mod sink;
+mod tail;
 
-pub use event::Event;
+pub use event::{Class, Code, Event};
+pub use sink::{AuditError, Scribe, Sink, open};

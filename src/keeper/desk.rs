@@ -1,0 +1,295 @@
+//! What all sessions share, and what each role may say to the keeper.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::channel::{Channel, Ends};
+use super::ends::watch;
+use super::session::Session;
+use super::space::Space;
+use super::tape::Ended;
+use super::warden::{Warden, WardenLink};
+use super::{KeeperError, Settings};
+use crate::audit::{self, Sink};
+use crate::privsep::Role;
+use crate::privsep::link::{Link, LinkError};
+use crate::privsep::message::{
+    JailerToKeeper, KeeperToWarden, Number, Program, Silence, Terminal, ToKeeper, WardenToKeeper,
+};
+use crate::privsep::stream::{FromKeeper, KeeperEnd};
+use crate::recording::{self, Header, Store};
+use crate::session::SessionId;
+
+/// Commits in flight. The semaphore is first come, first served: a session that floods waits its turn like the others.
+const SLOTS: usize = 8;
+
+/// How long a new warden has to speak of a session without a channel before its recording is closed.
+const ORPHAN: Duration = Duration::from_secs(120);
+
+pub(super) struct Desk {
+    pub(super) settings: Settings,
+    pub(super) store: Store,
+    pub(super) sink: Sink,
+    pub(super) space: Space,
+    pub(super) warden: Warden,
+    pub(super) slots: Semaphore,
+    sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
+}
+
+impl Desk {
+    pub(super) fn new(settings: Settings, recordings: OwnedFd, sink: Sink) -> io::Result<Self> {
+        Ok(Self {
+            space: Space::new(recordings.try_clone()?, settings.space),
+            settings,
+            store: Store::new(recordings),
+            sink,
+            warden: Warden::new(),
+            slots: Semaphore::new(SLOTS),
+            sessions: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.lock().get(&id).cloned()
+    }
+
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub(super) fn forget(&self, id: SessionId) {
+        self.lock().remove(&id);
+    }
+
+    /// Why no session can begin, if none can.
+    pub(super) fn refusal(&self) -> Option<String> {
+        if !self.sink.healthy() {
+            return Some("this bastion cannot write its audit trail now; its operators know more".into());
+        }
+        self.space.refusal()
+    }
+
+    pub(super) async fn breach(&self, role: Role, what: &str) {
+        self.sink.record(audit::Event::RoleBreach { role, what: what.to_owned() }).await;
+        self.warden.tell(KeeperToWarden::Breach(role)).await;
+    }
+
+    // ---- the jailer --------------------------------------------------------------------------------------------
+
+    pub(super) async fn told(self: &Arc<Self>, message: JailerToKeeper, fds: Vec<OwnedFd>) -> Result<(), KeeperError> {
+        match message {
+            JailerToKeeper::Terminal { session, number } => {
+                let [master, stream] = exactly(fds)?;
+                let both = Interest::READABLE | Interest::WRITABLE;
+                let ends = watch(master, both).map(Ends::Terminal);
+                self.begin(session, number, ends, stream).await;
+            }
+            JailerToKeeper::Pipes { session, number } => {
+                let [input, output, error, stream] = exactly(fds)?;
+                self.begin(session, number, pipes(input, output, error), stream).await;
+            }
+            JailerToKeeper::Ended { session, number, status } => {
+                if let Some(session) = self.session(session) {
+                    session.exited(number, status);
+                }
+            }
+            JailerToKeeper::Event(event) => self.sink.record(event).await,
+        }
+        Ok(())
+    }
+
+    /// Starts a channel's pump. Without a recording the descriptors close here, which hangs the program up.
+    async fn begin(self: &Arc<Self>, id: SessionId, number: Number, ends: io::Result<Ends>, stream: OwnedFd) {
+        let stream = match KeeperEnd::new(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::error!(session = %id, number, %error, "a stream cannot be watched"),
+        };
+        let attached = self.session(id).and_then(|session| session.attach(number).map(|exit| (session, exit)));
+        let (ends, session, exit) = match (ends, attached) {
+            (Ok(ends), Some((session, exit))) => (ends, session, exit),
+            (ends, attached) => {
+                let error = ends.err();
+                tracing::error!(session = %id, number, ?error, "a channel without a recording was refused");
+                if let Some((session, _)) = attached {
+                    session.detach(number);
+                }
+                let _ = stream.send(&FromKeeper::Notice("this session is not recorded; it ends".into())).await;
+                return self.warden.tell(KeeperToWarden::Drained { session: id, number }).await;
+            }
+        };
+        let desk = self.clone();
+        tokio::spawn(async move {
+            let channel = Channel { number, session: session.clone(), desk: desk.clone(), stream, exit };
+            channel.run(ends).await;
+            session.detach(number);
+            desk.warden.tell(KeeperToWarden::Drained { session: id, number }).await;
+        });
+    }
+
+    // ---- the warden --------------------------------------------------------------------------------------------
+
+    pub(super) fn greet(self: &Arc<Self>, link: WardenLink) {
+        let link = Arc::new(link);
+        let reign = self.warden.enthrone(link.clone());
+        if reign > 1 {
+            tokio::spawn(self.clone().close_orphans());
+        }
+        let desk = self.clone();
+        tokio::spawn(async move {
+            let fault = loop {
+                let done = match link.recv().await {
+                    Ok((message, _)) => desk.obey(message).await,
+                    Err(fault) => Err(fault),
+                };
+                if let Err(fault) = done {
+                    break fault;
+                }
+            };
+            if let LinkError::Breach(what) = fault {
+                let role = Role::Warden;
+                desk.sink.record(audit::Event::RoleBreach { role, what: what.to_owned() }).await;
+            }
+            // Sessions go on. For a warden in breach the closed link is the end as well.
+            desk.warden.depose(reign);
+        });
+    }
+
+    async fn obey(self: &Arc<Self>, message: WardenToKeeper) -> Result<(), LinkError> {
+        match message {
+            WardenToKeeper::Open { session, header } => return self.open(session, header),
+            WardenToKeeper::Channel { session, number, program, terminal, environment } => {
+                if let Some(session) = self.session(session) {
+                    let event = channel_event(number, program, terminal, environment);
+                    // An ended recording cannot take it, and nothing will run in it.
+                    let _: Result<_, Ended> = session.tape.push_now(event);
+                }
+            }
+            WardenToKeeper::Close { session, reason } => {
+                if let Some(session) = self.session(session) {
+                    let desk = self.clone();
+                    tokio::spawn(async move { session.close(&desk, reason).await });
+                }
+            }
+            WardenToKeeper::Event(event) => {
+                self.credential(&event).await;
+                self.sink.record(event).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(self: &Arc<Self>, id: SessionId, header: Box<Header>) -> Result<(), LinkError> {
+        let session = Arc::new(Session::new(id, self.settings.durability));
+        match self.lock().entry(id) {
+            Entry::Occupied(_) => return Err(LinkError::Breach("a session opened twice")),
+            Entry::Vacant(place) => place.insert(session.clone()),
+        };
+        tokio::spawn(session.record(self.clone(), header));
+        Ok(())
+    }
+
+    /// So that the recording and CloudTrail lead to one another.
+    async fn credential(&self, event: &audit::Event) {
+        if let audit::Event::CredentialIssued { session, access_key_id, expires, .. } = event
+            && let Some(session) = self.session(*session)
+        {
+            let (access_key_id, expires) = (access_key_id.clone(), *expires);
+            session.note(recording::Event::Credential { access_key_id, expires }).await;
+        }
+    }
+
+    /// A warden that died between two messages may have left a session that no other will ever close.
+    async fn close_orphans(self: Arc<Self>) {
+        let before = self.sessions();
+        sleep(ORPHAN).await;
+        for session in before.into_iter().filter(|session| session.is_quiet()) {
+            session.close(&self, "the warden that opened it ended".into()).await;
+        }
+    }
+
+    // ---- gate, porter, tally -----------------------------------------------------------------------------------
+
+    pub(super) async fn listen(self: Arc<Self>, role: Role, link: Link<Silence, ToKeeper>) {
+        loop {
+            match link.recv().await {
+                Ok((ToKeeper::Event(event), _)) => self.sink.record(event).await,
+                Ok((ToKeeper::Exec { session, number, exec }, _)) if role == Role::Tally => {
+                    self.exec(session, number, exec).await;
+                }
+                Ok(_) => return self.breach(role, "an exec from a role that sees none").await,
+                Err(LinkError::Breach(what)) => return self.breach(role, what).await,
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn exec(&self, session: SessionId, number: Number, exec: recording::Exec) {
+        let (path, arguments) = (exec.path.clone(), exec.arguments.clone());
+        if let Some(session) = self.session(session) {
+            session.note(recording::Event::Exec { number, exec }).await;
+        }
+        self.sink.record(audit::Event::Exec { session, number, path, arguments }).await;
+    }
+
+    // ---- the end -----------------------------------------------------------------------------------------------
+
+    /// Closes every recording; for when the jailer is gone and every jail with it.
+    pub(super) async fn close_all(self: &Arc<Self>, reason: &str) {
+        let sessions = self.sessions();
+        for session in &sessions {
+            session.tape.end(super::tape::End::Closed(reason.to_owned()));
+        }
+        let over = async {
+            while sessions.iter().any(|session| !session.is_over()) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = timeout(Duration::from_secs(10), over).await;
+    }
+}
+
+fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], KeeperError> {
+    // `Link` has counted them already.
+    fds.try_into().map_err(|_| KeeperError::Control(LinkError::Breach("a wrong number of descriptors")))
+}
+
+fn pipes(input: OwnedFd, output: OwnedFd, error: OwnedFd) -> io::Result<Ends> {
+    Ok(Ends::Pipes {
+        input: watch(input, Interest::WRITABLE)?,
+        output: watch(output, Interest::READABLE)?,
+        error: watch(error, Interest::READABLE)?,
+    })
+}
+
+fn channel_event(
+    number: Number,
+    program: Program,
+    terminal: Option<Terminal>,
+    environment: Vec<(String, String)>,
+) -> recording::Event {
+    let program = match program {
+        Program::Shell => None,
+        Program::Exec(command) => Some(command),
+    };
+    let terminal = terminal.map(|terminal| recording::Terminal {
+        term: terminal.term,
+        columns: terminal.size.columns,
+        rows: terminal.size.rows,
+        width: terminal.size.width,
+        height: terminal.size.height,
+        modes: terminal.modes,
+    });
+    recording::Event::Channel { number, program, terminal, environment }
+}

@@ -1,0 +1,239 @@
+//! One session: its tape, its channels, and the task that commits.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::blocking;
+use super::desk::Desk;
+use super::reel::{Committed, Reel, ReelError};
+use super::tape::{Batch, End, Tape};
+use crate::audit;
+use crate::privsep::message::{KeeperToWarden, Number};
+use crate::recording::{Durability, Event, Header};
+use crate::session::SessionId;
+
+/// How long `Close` waits for channels that have something left to forward.
+const DRAIN: Duration = Duration::from_secs(10);
+
+pub(super) const FULL: &str = "recording is no longer possible: the bastion's disk is full; this session ends";
+const FAILED: &str = "recording is no longer possible: the bastion's disk failed; this session ends";
+
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) tape: Tape,
+    channels: Mutex<HashMap<Number, watch::Sender<Option<i32>>>>,
+    live: watch::Sender<usize>,
+    /// Bytes of late; halved as time goes by.
+    recent: AtomicU64,
+    closing: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId, grade: Durability) -> Self {
+        Self {
+            id,
+            tape: Tape::new(grade),
+            channels: Mutex::default(),
+            live: watch::Sender::new(0),
+            recent: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    // ---- its channels ------------------------------------------------------------------------------------------
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<Number, watch::Sender<Option<i32>>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A channel begins; the receiver will know how its leader ended. `None` when there is one of this number, or the
+    /// session is being closed.
+    pub(super) fn attach(&self, number: Number) -> Option<watch::Receiver<Option<i32>>> {
+        let mut channels = self.channels();
+        if self.closing.load(Ordering::SeqCst) {
+            return None;
+        }
+        let Entry::Vacant(place) = channels.entry(number) else { return None };
+        let receiver = place.insert(watch::Sender::new(None)).subscribe();
+        self.live.send_replace(channels.len());
+        Some(receiver)
+    }
+
+    pub(super) fn exited(&self, number: Number, status: i32) {
+        if let Some(channel) = self.channels().get(&number) {
+            channel.send_replace(Some(status));
+        }
+    }
+
+    /// A channel is over.
+    pub(super) fn detach(&self, number: Number) {
+        let mut channels = self.channels();
+        channels.remove(&number);
+        self.live.send_replace(channels.len());
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        *self.live.borrow() == 0
+    }
+
+    // ---- its end -----------------------------------------------------------------------------------------------
+
+    /// Ends the recording once its channels are drained, or have had their time.
+    pub(super) async fn close(&self, desk: &Desk, reason: String) {
+        {
+            let _channels = self.channels();
+            self.closing.store(true, Ordering::SeqCst);
+        }
+        if self.over.load(Ordering::SeqCst) {
+            return desk.forget(self.id);
+        }
+        let mut live = self.live.subscribe();
+        let _ = timeout(DRAIN, live.wait_for(|live| *live == 0)).await;
+        self.tape.end(End::Closed(reason));
+    }
+
+    /// Bytes written of late; each call halves what it has told.
+    pub(super) fn recent(&self) -> u64 {
+        let recent = self.recent.load(Ordering::Relaxed);
+        self.recent.fetch_sub(recent / 2, Ordering::Relaxed);
+        recent
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    // ---- its recording -----------------------------------------------------------------------------------------
+
+    /// Keeps the recording, from its header to its closing frame.
+    pub(super) async fn record(self: Arc<Self>, desk: Arc<Desk>, header: Box<Header>) {
+        let session = self.id;
+        match self.begin(&desk, header).await {
+            Ok(reel) => {
+                desk.warden.answer(KeeperToWarden::Opened { session }).await;
+                self.keep(&desk, reel).await;
+            }
+            Err(sentence) => {
+                self.tape.end(End::Forced(sentence.clone()));
+                desk.forget(session);
+                desk.limit(Some(session), format!("a session was refused: {sentence}")).await;
+                desk.warden.answer(KeeperToWarden::Refused { session, sentence }).await;
+                return;
+            }
+        }
+        self.over.store(true, Ordering::SeqCst);
+        if self.closing.load(Ordering::SeqCst) {
+            desk.forget(session);
+        }
+    }
+
+    async fn begin(&self, desk: &Arc<Desk>, header: Box<Header>) -> Result<Reel, String> {
+        if let Some(sentence) = desk.refusal() {
+            return Err(sentence);
+        }
+        let (id, desk) = (self.id, desk.clone());
+        let _slot = desk.slots.acquire().await;
+        let begun = blocking({
+            let desk = desk.clone();
+            move || {
+                let file = desk.store.create(id).map_err(ReelError::Create)?;
+                Reel::begin(file, id, &header, desk.settings.durability, desk.settings.reserve)
+            }
+        });
+        begun.await.and_then(|begun| begun).map_err(|error| {
+            tracing::error!(session = %id, error = &error as &dyn std::error::Error, "no recording, no session");
+            format!("this bastion cannot record now ({error}); its operators know more")
+        })
+    }
+
+    async fn keep(&self, desk: &Desk, mut reel: Reel) {
+        loop {
+            self.tape.ready().await;
+            let slot = desk.slots.acquire().await;
+            let batch = self.tape.take();
+            if batch.end.is_some() {
+                return self.finish(desk, reel, batch).await;
+            }
+            let Batch { events, ticket, .. } = batch;
+            let work = blocking(move || {
+                let done = reel.commit(&events);
+                (reel, events, done)
+            });
+            let (back, events, done) = match work.await {
+                Ok(done) => done,
+                Err(error) => return self.fail(desk, error).await,
+            };
+            drop(slot);
+            reel = back;
+            match done {
+                Ok(Committed { bytes, short }) => {
+                    self.recent.fetch_add(bytes, Ordering::Relaxed);
+                    self.tape.committed(ticket);
+                    if short {
+                        desk.space.pressed();
+                    }
+                }
+                Err(ReelError::Full) => {
+                    self.tape.end(End::Forced(FULL.into()));
+                    let mut batch = self.tape.take();
+                    batch.events.splice(0..0, events);
+                    return self.finish(desk, reel, batch).await;
+                }
+                Err(error) => return self.fail(desk, error).await,
+            }
+        }
+    }
+
+    async fn finish(&self, desk: &Desk, reel: Reel, batch: Batch) {
+        let (reason, forced) = match batch.end {
+            Some(End::Closed(reason)) => (reason, false),
+            Some(End::Forced(sentence)) => (sentence, true),
+            None => (FULL.to_owned(), true),
+        };
+        let (events, ticket, why) = (batch.events, batch.ticket, reason.clone());
+        let done = blocking(move || reel.finish(&events, &why)).await.and_then(|done| done);
+        match done {
+            Ok(()) => self.tape.committed(ticket),
+            Err(error) => self.complain(&error),
+        }
+        if forced {
+            self.must_end(desk, reason).await;
+        }
+    }
+
+    /// The file is left as it is, without a closing frame: the next start recovers it.
+    async fn fail(&self, desk: &Desk, error: ReelError) {
+        self.complain(&error);
+        self.tape.end(End::Forced(FAILED.into()));
+        self.must_end(desk, FAILED.into()).await;
+    }
+
+    fn complain(&self, error: &ReelError) {
+        tracing::error!(session = %self.id, error = error as &dyn std::error::Error, "a recording was cut short");
+    }
+
+    async fn must_end(&self, desk: &Desk, reason: String) {
+        desk.warden.tell(KeeperToWarden::MustEnd { session: self.id, reason: reason.clone() }).await;
+        desk.limit(Some(self.id), reason).await;
+    }
+
+    /// An exec attempt; waits for room, so that tally feels a full tape and not memory.
+    pub(super) async fn note(&self, event: Event) {
+        // An ended recording has nothing to add.
+        let _ = self.tape.push(event).await;
+    }
+}
+
+impl Desk {
+    pub(super) async fn limit(&self, session: Option<SessionId>, what: String) {
+        self.sink.record(audit::Event::LimitHit { session, what }).await;
+    }
+}

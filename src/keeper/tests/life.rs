@@ -1,0 +1,120 @@
+use super::*;
+use crate::audit;
+use crate::privsep::link::LinkError;
+use crate::privsep::message::{Program, Silence, ToKeeper};
+use crate::recording::{Exec, Store, Writer};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warden_that_comes_back_hears_what_happened_meanwhile() {
+    let mut rig = rig(settings()).await;
+    let session = rig.open().await;
+    let (mut slave, gate) = rig.terminal(session, 1);
+    let (gone, _) = pair().unwrap();
+    drop(std::mem::replace(&mut rig.warden, Link::new(gone).unwrap()));
+    slave.write(b"still here");
+    gate.heard().await;
+    drop(slave);
+    rig.ended(session, 1, 0);
+    assert_eq!(gate.all().await.2, FromKeeper::Exit(0));
+    rig.warden = new_warden(&rig.control);
+    assert!(matches!(rig.heard().await, KeeperToWarden::Drained { number: 1, .. }));
+    rig.close(session).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_opened_once() {
+    let rig = rig(settings()).await;
+    let session = rig.open().await;
+    rig.warden.send(&WardenToKeeper::Open { session, header: header() }).await.unwrap();
+    assert!(matches!(timeout(PATIENCE, rig.warden.recv()).await.unwrap(), Err(LinkError::Closed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_without_a_session_is_hung_up() {
+    let rig = rig(settings()).await;
+    let (mut slave, gate) = rig.terminal(SessionId::mint(), 1);
+    assert!(matches!(gate.heard().await, FromKeeper::Notice(_)));
+    assert!(matches!(rig.heard().await, KeeperToWarden::Drained { .. }));
+    assert!(slave.0.write_all(b"x").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_recorded_and_audited_in_the_order_of_its_sender() {
+    let rig = rig(settings()).await;
+    let session = rig.open().await;
+    let (tally, end) = pair().unwrap();
+    tell(&rig.control, &FromJailer::Peer(Role::Tally), &[end.as_fd()]);
+    let tally = Link::<ToKeeper, Silence>::new(tally).unwrap();
+    let program = Program::Exec("id".into());
+    let environment = vec![("LANG".into(), "C".into())];
+    let channel = WardenToKeeper::Channel { session, number: 1, program, terminal: None, environment };
+    rig.warden.send(&channel).await.unwrap();
+    let exec = Exec { pid: 2, path: "/usr/bin/id".into(), arguments: vec!["id".into()] };
+    tally.send(&ToKeeper::Exec { session, number: 1, exec: exec.clone() }).await.unwrap();
+    tally.send(&ToKeeper::Event(audit::Event::LimitHit { session: None, what: "execs".into() })).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let events = rig.close(session).await;
+    assert!(events.iter().any(|e| matches!(e, Event::Channel { program: Some(p), .. } if p == "id")));
+    assert!(events.contains(&Event::Exec { number: 1, exec }));
+    assert_eq!(codes(rig.dir.path()), ["SK3001I", "SK6001W"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breach_is_audited_and_told() {
+    let rig = rig(settings()).await;
+    let (porter, end) = pair().unwrap();
+    tell(&rig.control, &FromJailer::Peer(Role::Porter), &[end.as_fd()]);
+    send_packet(porter.as_fd(), b"\xff", &[]).unwrap();
+    assert!(matches!(rig.heard().await, KeeperToWarden::Breach(Role::Porter)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_jailer_closes_every_recording() {
+    let rig = rig(settings()).await;
+    let session = rig.open().await;
+    let (mut slave, gate) = rig.terminal(session, 1);
+    slave.write(b"x");
+    gate.heard().await;
+    drop(rig.control);
+    timeout(PATIENCE, rig.serve).await.unwrap().unwrap().unwrap();
+    assert_eq!(recorded(rig.dir.path(), session).1.as_deref(), Some("the bastion stopped"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_open_is_closed_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = SessionId::mint();
+    let unopened = SessionId::mint();
+    {
+        let store = Store::new(File::open(dir.path()).unwrap().into());
+        let mut file = store.create(session).unwrap();
+        let (wall, boot) = (super::super::clock::wall(), super::super::clock::boot());
+        let (mut writer, bytes) = Writer::begin(session, wall, boot, &header(), Durability::Local);
+        file.write_all(&bytes).unwrap();
+        writer.push(boot, &Event::Output { number: 1, data: Bytes::from_static(b"durable") });
+        file.write_all(&writer.close_frame(wall, boot).unwrap()).unwrap();
+        file.write_all(b"torn").unwrap();
+        store.create(unopened).unwrap();
+    }
+    let rig = rig_in(dir, None, settings()).await;
+    let recovered = async {
+        while !codes(rig.dir.path()).contains(&"SK2006W".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, recovered).await.unwrap();
+    let (events, reason) = recorded(rig.dir.path(), session);
+    assert_eq!((events.len(), reason.as_deref()), (1, Some("recovered")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_is_given_back() {
+    use std::os::unix::fs::MetadataExt;
+    let rig = rig(settings()).await;
+    let session = rig.open().await;
+    let blocks = || std::fs::metadata(file_of(rig.dir.path(), session)).unwrap().blocks() * 512;
+    assert!(blocks() >= 1 << 20);
+    rig.close(session).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(blocks() < 64 << 10, "{}", blocks());
+}
