@@ -16,6 +16,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run the bastion
+    Serve(command::serve::Args),
     /// Read a configuration, say everything that is wrong with it, or explain one decision
     Check(command::check::Args),
     /// Import, list and remove jail images
@@ -30,7 +32,11 @@ enum Verb {
 
 /// Parses the command line, runs the verb, prints an error chain once.
 pub fn run() -> ExitCode {
+    if let Some(code) = command::role::run_if_asked() {
+        return code;
+    }
     let done = match Cli::parse().verb {
+        Verb::Serve(args) => command::serve::run(args),
         Verb::Check(args) => command::check::run(args),
         Verb::Image(args) => command::image::run(args),
         Verb::Session(args) => command::session::run(args),

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main -> cli -> command          argv, verbs, exit codes
-//! jailer gate warden porter keeper tally    the processes: each a re-exec of this binary with its own uid
+//! jailer loader gate warden porter keeper tally   the processes: each a re-exec of this binary with its own uid
 //! privsep                         what one process may say to another, and when
 //! audit recording image           append-only evidence; the image store
 //! config identity policy session  the law: pure
@@ -21,6 +21,7 @@ pub mod identity;
 pub mod image;
 pub mod jailer;
 pub mod keeper;
+pub mod loader;
 pub mod policy;
 pub mod porter;
 pub mod privsep;

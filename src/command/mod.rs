@@ -3,5 +3,9 @@
 pub mod audit;
 pub mod check;
 pub mod image;
+pub mod role;
+pub mod serve;
 pub mod session;
+mod settings;
+mod warden;
 pub mod whoami;
