@@ -27,5 +27,5 @@ pub use fault::{Fault, Step};
 pub use jail::instance_directory;
 pub use plan::{Account, Held, Limits, Plan};
 pub use rootfs::{USER, last_uid};
-pub use start::run;
+pub use start::{LOADER, run, sealed};
 pub use userns::RANGE;
