@@ -124,8 +124,13 @@ impl AuthorizedKey {
         {
             return Err(WhyNot::Elsewhere { line, from, allowed: sources.as_str().to_owned() });
         }
+        self.unexpired(now)
+    }
+
+    /// Whether `expiry-time=` lies ahead.
+    pub fn unexpired(&self, now: Timestamp) -> Result<(), WhyNot> {
         match self.expires {
-            Some(at) if now >= at => Err(WhyNot::Expired { line, at }),
+            Some(at) if now >= at => Err(WhyNot::Expired { line: self.line, at }),
             _ => Ok(()),
         }
     }
