@@ -1,12 +1,228 @@
-//! `stockade check`.
+//! `stockade check`: what is wrong with a configuration, or why somebody may or may not log in.
 
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// See `stockade check --help`.
+use jiff::Timestamp;
+
+use crate::config::keyfile::{self, KeyFileError};
+use crate::config::{self, Config};
+use crate::identity::Principal;
+use crate::identity::authorized_keys::{self, AuthorizedKey, AuthorizedKeys, WhyNot};
+use crate::policy::{Decision, Denial, Evidence, Reason, decide};
+
+/// Exits with 0 if all is well, 78 if the configuration has mistakes, 1 if --who may not log in.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration to read
+    #[arg(long, value_name = "FILE", default_value = "/etc/stockade/stockade.toml")]
+    config: PathBuf,
+    /// Explain whether this user may log in
+    #[arg(long, value_name = "USER")]
+    who: Option<Principal>,
+    /// The address they would come from, for keys with from=
+    #[arg(long, value_name = "ADDRESS", requires = "who")]
+    from: Option<IpAddr>,
+}
+
+/// `EX_CONFIG` of sysexits.h.
+const MISTAKES: u8 = 78;
+const DENIED: u8 = 1;
 
 /// Runs the verb.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = match config::load(&args.config) {
+        Ok(config) => config,
+        Err(report) => {
+            eprintln!("{report}");
+            return Ok(ExitCode::from(MISTAKES));
+        }
+    };
+    println!("{}: no mistakes", args.config.display());
+    let Some(user) = args.who else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let found = keys(&config.users.authorized_keys, &user);
+    let (lines, decision) = explain(&config, &user, &found, args.from, Timestamp::now());
+    println!("{}", lines.join("\n"));
+    Ok(match decision {
+        Decision::Permit(_) => ExitCode::SUCCESS,
+        Decision::Denial(_) => ExitCode::from(DENIED),
+    })
+}
+
+/// What the warden would find, in the same way; or why it would find nothing.
+fn keys(folder: &Path, user: &Principal) -> Result<AuthorizedKeys, String> {
+    let chain = |error: &dyn std::error::Error| match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let folder = fs_err::File::open(folder).map_err(|error| chain(&error))?.into_file();
+    match keyfile::read(folder.as_fd(), user) {
+        Ok(bytes) => Ok(authorized_keys::parse(&bytes)),
+        Err(KeyFileError::Missing(_)) => Ok(AuthorizedKeys::default()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn explain(
+    config: &Config,
+    user: &Principal,
+    found: &Result<AuthorizedKeys, String>,
+    from: Option<IpAddr>,
+    now: Timestamp,
+) -> (Vec<String>, Decision) {
+    let iam = config.aws.as_ref();
+    let groups = config.users.groups_of(user);
+    let named: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let mut lines = vec![match named.as_slice() {
+        [] => format!("'{user}' is in no static group."),
+        named => format!("'{user}' is in the static groups {}.", named.join(", ")),
+    }];
+    if iam.is_some_and(|aws| aws.groups_from_iam) {
+        lines.push("IAM's groups are asked at login, not here.".into());
+    }
+    let file = config.users.authorized_keys.join(user.as_str());
+    let mut evidence = Evidence::NoKey(WhyNot::NoKeys);
+    match found {
+        Err(error) => lines.push(format!("No key is read: {error}.")),
+        Ok(found) => {
+            let place = |line: usize| format!("{}:{line}", file.display());
+            lines.extend(found.refused.iter().map(|bad| format!("{}: refused: {}", place(bad.line), bad.why)));
+            for key in &found.keys {
+                let usable = usable(key, from, now);
+                lines.push(format!("{}: {}", place(key.line), told(key, &usable)));
+                if matches!(evidence, Evidence::NoKey(_)) {
+                    evidence = usable.map(|()| key).into();
+                }
+            }
+            if found.keys.is_empty() {
+                lines.push(format!("There is no usable key in {}.", file.display()));
+            }
+        }
+    }
+    if iam.is_some_and(|aws| aws.keys_from_iam) {
+        lines.push("IAM's keys are asked at login, not here.".into());
+    }
+    let decision = decide(&config.access, config.jail.home, user, groups, &evidence);
+    lines.extend(decision.explain());
+    lines.extend(otherwise(config, &decision));
+    (lines, decision)
+}
+
+/// Without an address, only time speaks against a key.
+fn usable(key: &AuthorizedKey, from: Option<IpAddr>, now: Timestamp) -> Result<(), WhyNot> {
+    match from {
+        Some(from) => key.usable(from, now),
+        None => key.unexpired(now),
+    }
+}
+
+fn told(key: &AuthorizedKey, usable: &Result<(), WhyNot>) -> String {
+    let mut text = format!("{} {}", key.kind, key.fingerprint());
+    if !key.comment.is_empty() {
+        text.push_str(&format!(" {}", key.comment.escape_debug()));
+    }
+    if let Some(sources) = &key.from {
+        text.push_str(&format!(", only from {}", sources.as_str()));
+    }
+    if let Some(at) = key.expires {
+        text.push_str(&format!(", until {at}"));
+    }
+    if !key.terminal {
+        text.push_str(", no terminal");
+    }
+    if usable.is_err() {
+        text.push_str(": not now");
+    }
+    text
+}
+
+/// Where IAM could turn the decision.
+fn otherwise(config: &Config, decision: &Decision) -> Option<String> {
+    let aws = config.aws.as_ref()?;
+    let turned = match decision {
+        Decision::Permit(_) if aws.groups_from_iam && !config.access.deny_groups.is_empty() => "deny_groups",
+        Decision::Denial(Denial { reason: Reason::NoGroup { .. }, .. }) if aws.groups_from_iam => "allow_groups",
+        Decision::Denial(Denial { reason: Reason::Key(_), .. }) if aws.keys_from_iam => {
+            return Some("A key in IAM can let them in at login.".into());
+        }
+        _ => return None,
+    };
+    Some(format!("A group in IAM can turn this at login: {turned} is looked at again with IAM's groups."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Host;
+
+    const ED: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB";
+
+    fn config(more: &str) -> Config {
+        let source = format!(
+            "listen.ssh = ['127.0.0.1:2222']\nssh.host_keys = ['/k']\n[roles]\ngate = '1:1'\nwarden = '2:2'\n\
+             porter = '3:3'\nkeeper = '4:4'\ntally = '5:5'\n{more}"
+        );
+        let host = Host { passwd: "", subuid: "", subgid: "", read: &|_| Err(String::new()) };
+        config::check(&source, &host).unwrap()
+    }
+
+    fn said(config: &Config, file: &str, from: Option<&str>) -> String {
+        let found = Ok(authorized_keys::parse(file.as_bytes()));
+        let now = "2030-01-01T00:00:00Z".parse().unwrap();
+        let from = from.map(|from| from.parse().unwrap());
+        explain(config, &"alice".parse().unwrap(), &found, from, now).0.join("\n")
+    }
+
+    #[test]
+    fn a_permit_with_its_keys() {
+        let config = config("[users]\ngroups = { ops = ['alice'], dev = ['bob'] }\n[access]\nallow_groups = ['op?']\n");
+        let file = format!("command=\"id\" ssh-ed25519 {ED}\nrestrict,from=\"192.0.2.0/24\" ssh-ed25519 {ED} home\n");
+        assert_eq!(
+            said(&config, &file, Some("192.0.2.1")),
+            "'alice' is in the static groups ops.\n\
+             /etc/stockade/keys/alice:1: refused: option 'command' is not honoured here, so the key is not accepted\n\
+             /etc/stockade/keys/alice:2: ssh-ed25519 SHA256:RXm/ruZ0eTzRXKwi1AQEDynB0VgHQ2ac9KPSFdf/YnA home, only from 192.0.2.0/24, no terminal\n\
+             'alice' may log in: allow_groups has 'op?', and they are in group 'ops'.\n\
+             The key SHA256:RXm/ruZ0eTzRXKwi1AQEDynB0VgHQ2ac9KPSFdf/YnA spoke for them.\n\
+             The key's line forbids a terminal: only commands without one will run.\n\
+             Their home is kept from one session to the next."
+        );
+        assert!(said(&config, &file, None).contains("may log in"));
+        assert!(said(&config, &file, Some("198.51.100.1")).ends_with(
+            "'alice' may not log in: the key of line 2 may not be used from 198.51.100.1, only from 192.0.2.0/24."
+        ));
+    }
+
+    #[test]
+    fn a_denial_that_iam_could_turn() {
+        let aws = "[aws]\nregion = 'us-east-1'\nrole = 'arn:aws:iam::123456789012:role/{user}'\n";
+        assert_eq!(
+            said(&config(&format!("{aws}[access]\nallow_groups = ['ops']\n")), "", None),
+            "'alice' is in no static group.\n\
+             IAM's groups are asked at login, not here.\n\
+             There is no usable key in /etc/stockade/keys/alice.\n\
+             IAM's keys are asked at login, not here.\n\
+             'alice' may not log in: allow_groups has 'ops', and they are in no group.\n\
+             A group in IAM can turn this at login: allow_groups is looked at again with IAM's groups."
+        );
+        assert!(said(&config(aws), "", None).ends_with(
+            "'alice' may not log in: no key is listed for the user.\nA key in IAM can let them in at login."
+        ));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_safe_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = keys(&folder.path().join("none"), &"alice".parse().unwrap()).unwrap_err();
+        assert!(missing.contains("No such file"), "{missing}");
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("alice")).unwrap();
+        let error = keys(folder.path(), &"alice".parse().unwrap()).unwrap_err();
+        let (lines, _) =
+            explain(&config(""), &"alice".parse().unwrap(), &Err(error), None, "2030-01-01T00:00:00Z".parse().unwrap());
+        assert!(lines[1].starts_with("No key is read: the f"), "{lines:?}");
+    }
 }

@@ -8,6 +8,7 @@ mod accounts;
 mod aws;
 mod check;
 mod jail;
+pub mod keyfile;
 mod load;
 mod read;
 mod report;

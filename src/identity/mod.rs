@@ -2,10 +2,15 @@
 //!
 //! Knows nothing of sockets, clocks or AWS. What is proved here is only the shape of a claim.
 
+pub mod authorized_keys;
 mod pattern;
 mod principal;
+mod public_key;
 mod secret;
+mod source;
 
 pub use pattern::Pattern;
 pub use principal::{NotAPrincipal, Principal};
+pub use public_key::{BadKey, KeyKind, fingerprint};
 pub use secret::{Credentials, Secret};
+pub use source::{BadSource, Sources};

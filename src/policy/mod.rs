@@ -1,1 +1,9 @@
-//! policy
+//! Who may log in: `decide` is the only place, and the only one that can make a `Permit`.
+//!
+//! Pure: it is handed the rules, the name, the groups and what spoke for the name. It knows no clock, no directory and
+//! no socket. A user who is denied and a user who does not exist look alike to whoever asks through SSH; `explain`
+//! tells them apart, and is for the audit trail and the operator only.
+
+mod decide;
+
+pub use decide::{Decision, Denial, Evidence, Permit, Reason, Rule, decide};
