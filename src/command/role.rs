@@ -54,8 +54,11 @@ fn live(role: Role) -> anyhow::Result<()> {
                 imds_v1: config.aws.as_ref().is_some_and(|aws| aws.imds_v1),
                 region: config.aws.as_ref().map(|aws| aws.region.clone()),
             };
-            runtime(role)?
-                .block_on(async { porter::serve(porter::Start { control: Link::new(control)?, settings }).await.map_err(anyhow::Error::from) })
+            runtime(role)?.block_on(async {
+                porter::serve(porter::Start { control: Link::new(control)?, settings })
+                    .await
+                    .map_err(anyhow::Error::from)
+            })
         }
         Role::Tally => {
             fence::enter(role, &[])?;

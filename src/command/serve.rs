@@ -18,7 +18,9 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
-        bail!("stockade serve must be started by root: it makes namespaces and gives each of its processes a user of its own");
+        bail!(
+            "stockade serve must be started by root: it makes namespaces and gives each of its processes a user of its own"
+        );
     }
     let Some(config) = args.config.to_str() else { bail!("the path of the configuration is not UTF-8") };
     Ok(jailer::run(config))

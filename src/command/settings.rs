@@ -36,7 +36,6 @@ fn file_name(path: &std::path::Path) -> anyhow::Result<String> {
 /// The warden's, for sessions.
 pub fn terms(config: &Config) -> warden::Terms {
     warden::Terms {
-        persistent_home: config.jail.home == config::Home::Persistent,
         region: config.aws.as_ref().map(|aws| aws.region.clone()),
         linger: config.ssh.linger,
         image: config.jail.image.clone(),
@@ -57,8 +56,9 @@ pub fn credentials(aws: &config::Aws) -> warden::credentials::Terms {
 /// Key files beneath a descriptor, opened by the strict rules.
 pub fn key_files(directory: OwnedFd) -> warden::directory::Files {
     warden::directory::Files::new(directory, |directory, user| match config::keyfile::read(directory, user) {
-        Ok(text) => Ok(Some(text)),
-        Err(config::keyfile::KeyFileError::Missing) => Ok(None),
+        // The parser says which line is not text.
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.is_missing() => Ok(None),
         Err(refused) => Err(refused.to_string()),
     })
 }

@@ -83,6 +83,7 @@ fn rules(config: &Config, keys: OwnedFd, authority: Option<&Authority>) -> Rules
     Rules {
         directory: Directory::new(Some(settings::key_files(keys)), &groups, iam),
         access: config.access.clone(),
+        home: config.jail.home,
     }
 }
 

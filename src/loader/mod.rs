@@ -43,7 +43,7 @@ fn hand_over(config: &Config, again: bool) -> anyhow::Result<()> {
     let socket = crate::sys::exec::inherited(3)?;
     let json = serde_json::to_vec(config)?;
     prepare::directories(config)?;
-    let image = image::Store::open(&config.state.directory.join("images"))?.resolve(&config.jail.image.parse()?)?;
+    let image = image::Store::new(config.state.directory.join("images")).resolve(&config.jail.image.parse()?)?;
     let mut held = vec![
         sealed("stockade-configuration", &json)?,
         directory(&config.recording.directory)?,
@@ -102,7 +102,13 @@ fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::R
         rootfs: text(&image.rootfs)?,
         homes,
         shell: config.jail.shell.clone(),
-        environment: image.config.environment(),
+        environment: image
+            .config
+            .env
+            .iter()
+            .filter_map(|v| v.split_once('='))
+            .map(|(n, v)| (n.into(), v.into()))
+            .collect(),
         exec_audit: config.jail.exec_audit,
         host_keys: u32::try_from(config.ssh.host_keys.len())?,
         listeners: u32::try_from(listeners)?,

@@ -73,8 +73,9 @@ pub fn listeners(listen: &Listen) -> anyhow::Result<Vec<OwnedFd>> {
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<OwnedFd> {
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}; is another server there? [listen] ssh names the address"))?;
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address}; is another server there? [listen] ssh names the address")
+    })?;
     listener.set_nonblocking(true)?;
     Ok(listener.into())
 }

@@ -12,7 +12,9 @@ use super::outbox::Outbox;
 use super::post::{Due, Post, Term};
 use super::sessions::{Note, Place, Session, Sponsor, Stage, Terms, Wish};
 use crate::audit::Event;
+use crate::config::Home;
 use crate::identity::Principal;
+use crate::policy::Permit;
 use crate::privsep::Role;
 use crate::privsep::link::LinkError;
 use crate::privsep::message::{
@@ -41,11 +43,7 @@ pub struct Claimant {
 /// The decision about a claim.
 #[derive(Clone, Debug)]
 pub enum Judgement {
-    Admitted {
-        user: Principal,
-        groups: Vec<String>,
-        key: String,
-    },
+    Admitted(Permit),
     /// Only the audit learns why.
     Denied {
         key: String,
@@ -57,7 +55,7 @@ pub enum Judgement {
 pub trait Judge: Clone + Send + Sync + 'static {
     fn judge(&self, claimant: &Claimant) -> impl Future<Output = Judgement> + Send;
     /// Whether a user with a living session may keep it; the reason where not.
-    fn may_stay(&self, user: &Principal) -> impl Future<Output = Option<String>> + Send;
+    fn may_stay(&self, user: &Principal, key: &str) -> impl Future<Output = Option<String>> + Send;
 }
 
 /// A judgement on its way back.
@@ -79,11 +77,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct Login {
-    user: Principal,
-    groups: Vec<String>,
-    key: String,
-    /// The key is not restricted with `no-pty`.
-    terminal: bool,
+    permit: Permit,
     claim: Claim,
     session: Option<SessionId>,
 }
@@ -123,18 +117,19 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     /// New terms are for new sessions; who may no longer be here leaves.
     pub fn adopt(&mut self, terms: Terms) {
         self.terms = terms;
-        self.review();
+        for (id, session) in &self.sessions {
+            self.review(*id, session);
+        }
     }
 
-    /// Decides again on everybody who is in.
-    fn review(&self) {
-        for (id, session) in &self.sessions {
-            let (judge, post, user, session) = (self.judge.clone(), self.post.clone(), session.user.clone(), *id);
-            tokio::spawn(async move {
-                let denied = judge.may_stay(&user).await;
-                let _ = post.send(Post::Reviewed { session, denied }).await;
-            });
-        }
+    /// Decides again on somebody who is in.
+    fn review(&self, id: SessionId, session: &Session) {
+        let (judge, post) = (self.judge.clone(), self.post.clone());
+        let (user, key) = (session.user.clone(), session.key.clone());
+        tokio::spawn(async move {
+            let denied = judge.may_stay(&user, &key).await;
+            let _ = post.send(Post::Reviewed { session: id, denied }).await;
+        });
     }
 
     pub fn judged_again(&mut self, session: SessionId, denied: Option<String>) {
@@ -246,16 +241,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         if term != self.term || !self.connections.contains_key(&connection) {
             return;
         }
-        let accepted = matches!(judgement, Judgement::Admitted { .. });
+        let accepted = matches!(judgement, Judgement::Admitted(_));
         let Claimant { claim, proved } = claimant;
         match judgement {
             Judgement::Denied { key, why } => {
                 self.event(Event::LoginRefused { user: claim.user, from: claim.from, key, why });
             }
-            Judgement::Admitted { user, groups, key, terminal } if proved => {
-                self.admit(connection, Login { user, groups, key, terminal, claim, session: None });
-            }
-            Judgement::Admitted { .. } => {}
+            Judgement::Admitted(permit) if proved => self.admit(connection, Login { permit, claim, session: None }),
+            Judgement::Admitted(_) => {}
         }
         // Without a recorder nobody gets in, and it is said as any other refusal.
         let accepted = accepted && self.keeper.is_some();
@@ -271,10 +264,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             return;
         }
         self.event(Event::LoginAccepted {
-            user: login.user.to_string(),
+            user: login.permit.principal().to_string(),
             from: login.claim.from.clone(),
-            key: login.key.clone(),
-            groups: login.groups.clone(),
+            key: login.permit.fingerprint().to_owned(),
+            groups: login.permit.groups().iter().cloned().collect(),
             client: login.claim.client.clone(),
         });
         self.connections.insert(connection, Phase::In(Box::new(login)));
@@ -305,51 +298,35 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     /// Recording and jail begin at the same time; what runs waits for both.
     fn begin_session(&mut self, connection: Connection) -> Option<SessionId> {
         let Some(Phase::In(login)) = self.connections.get_mut(&connection) else { return None };
-        let id = SessionId::mint();
+        let Login { permit, claim, session } = &mut **login;
+        let (id, user, key) = (SessionId::mint(), permit.principal().clone(), permit.fingerprint().to_owned());
         let header = Header {
-            user: login.user.to_string(),
-            from: login.claim.from.clone(),
-            key: login.key.clone(),
-            client: login.claim.client.clone(),
-            groups: login.groups.clone(),
+            user: user.to_string(),
+            from: claim.from.clone(),
+            key: key.clone(),
+            client: claim.client.clone(),
+            groups: permit.groups().iter().cloned().collect(),
             image: self.terms.image.clone(),
-            role: self.terms.role.as_ref().map(|role| role.replace("{user}", login.user.as_str())),
+            role: self.terms.role.as_ref().map(|role| role.replace("{user}", user.as_str())),
         };
+        let (persistent_home, from) = (permit.home() == Home::Persistent, claim.from.clone());
         let keeper = self.keeper.as_ref()?;
         if !keeper.say(WardenToKeeper::Open { session: id, header: Box::new(header) }) {
             return None;
         }
-        let note = minicbor::to_vec(Note { groups: login.groups.clone(), connection }).unwrap_or_default();
-        self.jailer.say(WardenToJailer::Build {
-            session: id,
-            user: login.user.clone(),
-            persistent_home: self.terms.persistent_home,
-            region: self.terms.region.clone(),
-            note,
-        });
-        login.session = Some(id);
-        let (user, groups, from) = (login.user.clone(), login.groups.clone(), login.claim.from.clone());
+        *session = Some(id);
+        let note = minicbor::to_vec(Note { key: key.clone(), connection }).unwrap_or_default();
+        let region = self.terms.region.clone();
+        self.jailer.say(WardenToJailer::Build { session: id, user: user.clone(), persistent_home, region, note });
         self.sponsor.begin(id, &user);
         self.event(Event::SessionOpened { session: id, user: user.to_string(), from });
-        self.sessions.insert(
-            id,
-            Session {
-                user,
-                groups,
-                owner: (self.term, connection),
-                built: false,
-                opened: false,
-                channels: Default::default(),
-                next: 0,
-                ending: None,
-            },
-        );
+        self.sessions.insert(id, Session::new(user, key, (self.term, connection)));
         Some(id)
     }
 
     fn run(&mut self, connection: Connection, channel: Channel, wish: Wish) {
         let session = match self.connections.get(&connection) {
-            Some(Phase::In(login)) if wish.terminal.is_some() && !login.terminal => {
+            Some(Phase::In(login)) if wish.terminal.is_some() && !login.permit.terminal() => {
                 return self.refuse(connection, channel, "your key does not allow a terminal", UNAVAILABLE);
             }
             Some(Phase::In(login)) => login.session,
@@ -495,30 +472,18 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     /// After our own restart: a jail that stands. It may stay if its user still may.
     fn found(&mut self, id: SessionId, user: Principal, note: &[u8], numbers: &[Number]) {
-        let Ok(Note { groups, connection }) = minicbor::decode::<Note>(note) else {
+        let Ok(Note { key, connection }) = minicbor::decode::<Note>(note) else {
             self.jailer.say(WardenToJailer::End { session: id });
             return;
         };
-        let place = |number: &Number| (*number, Place { channel: None, wish: None, stage: Stage::Running });
         self.sponsor.begin(id, &user);
-        self.sessions.insert(
-            id,
-            Session {
-                user: user.clone(),
-                groups,
-                owner: (0, connection),
-                built: true,
-                opened: true,
-                channels: numbers.iter().map(place).collect(),
-                next: numbers.iter().max().copied().unwrap_or(0),
-                ending: None,
-            },
-        );
-        let (judge, post) = (self.judge.clone(), self.post.clone());
-        tokio::spawn(async move {
-            let denied = judge.may_stay(&user).await;
-            let _ = post.send(Post::Reviewed { session: id, denied }).await;
-        });
+        let mut session = Session::new(user, key, (0, connection));
+        (session.built, session.opened) = (true, true);
+        session.next = numbers.iter().max().copied().unwrap_or(0);
+        let place = |number: &Number| (*number, Place { channel: None, wish: None, stage: Stage::Running });
+        session.channels = numbers.iter().map(place).collect();
+        self.review(id, &session);
+        self.sessions.insert(id, session);
     }
 
     fn end_if_empty(&mut self, id: SessionId, reason: &str) {

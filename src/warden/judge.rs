@@ -1,6 +1,5 @@
 //! The judge: a claim, the user's keys, the user's groups, the policy.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 
@@ -8,10 +7,10 @@ use jiff::Timestamp;
 
 use super::court::{Claimant, Judge, Judgement};
 use super::directory::{Directory, People, Record};
-use crate::config::Access;
-use crate::identity::authorized_keys::{self, AuthorizedKey, WhyNot};
+use crate::config::{Access, Home};
+use crate::identity::authorized_keys::{self, AuthorizedKey};
 use crate::identity::{Principal, fingerprint};
-use crate::policy::{Decision, decide};
+use crate::policy::{Decision, Evidence, Permit, decide};
 
 /// Decides by a directory and by the access rules in force.
 pub struct Bench<P> {
@@ -22,6 +21,7 @@ pub struct Bench<P> {
 pub struct Rules<P> {
     pub directory: Directory<P>,
     pub access: Access,
+    pub home: Home,
 }
 
 impl<P: People> Bench<P> {
@@ -40,21 +40,25 @@ impl<P: People> Bench<P> {
 }
 
 impl<P: People> Rules<P> {
-    async fn judge(&self, claimant: &Claimant) -> Result<(Principal, BTreeSet<String>, bool), String> {
+    async fn judge(&self, claimant: &Claimant) -> Result<Permit, String> {
         let claim = &claimant.claim;
         let user: Principal = claim.user.parse().map_err(|e| format!("{e}"))?;
         let from: SocketAddr = claim.from.parse().map_err(|_| "the gate gave no address".to_owned())?;
         let record = self.directory.look_up(&user).await.map_err(|e| e.to_string())?;
-        let terminal = key(&record, &user, &claim.key, from.ip()).map_err(|e| e.to_string())?;
-        match decide(&self.access, &user, &record.groups) {
-            Decision::Allow(_) => Ok((user, record.groups, terminal)),
-            Decision::Deny(denial) => Err(denial.to_string()),
+        let evidence = evidence(&record, &user, &claim.key, from.ip());
+        self.decide(&user, record, &evidence)
+    }
+
+    fn decide(&self, user: &Principal, record: Record, evidence: &Evidence) -> Result<Permit, String> {
+        match decide(&self.access, self.home, user, record.groups, evidence) {
+            Decision::Permit(permit) => Ok(permit),
+            Decision::Denial(denial) => Err(denial.reason.to_string()),
         }
     }
 }
 
-/// Whether the proved key opens this account, and whether with a terminal.
-fn key(record: &Record, user: &Principal, blob: &[u8], from: IpAddr) -> Result<bool, WhyNot> {
+/// Whether the proved key opens this account.
+fn evidence(record: &Record, user: &Principal, blob: &[u8], from: IpAddr) -> Evidence {
     let mut keys: Vec<AuthorizedKey> = Vec::new();
     for source in &record.keys {
         let parsed = authorized_keys::parse(source.text.as_bytes());
@@ -63,28 +67,25 @@ fn key(record: &Record, user: &Principal, blob: &[u8], from: IpAddr) -> Result<b
         }
         keys.extend(parsed.keys);
     }
-    authorized_keys::find(&keys, blob, from, Timestamp::now()).map(|key| !key.no_pty)
+    match authorized_keys::find(&keys, blob, from, Timestamp::now()) {
+        Ok(key) => Evidence::Key { fingerprint: key.fingerprint(), terminal: key.terminal },
+        Err(why) => Evidence::NoKey(why),
+    }
 }
 
 impl<P: People> Judge for Arc<Bench<P>> {
     async fn judge(&self, claimant: &Claimant) -> Judgement {
-        let fingerprint = fingerprint(&claimant.claim.key);
         match self.rules().judge(claimant).await {
-            Ok((user, groups, terminal)) => {
-                let groups = groups.into_iter().collect();
-                Judgement::Admitted { user, groups, key: fingerprint, terminal }
-            }
-            Err(why) => Judgement::Denied { key: fingerprint, why },
+            Ok(permit) => Judgement::Admitted(permit),
+            Err(why) => Judgement::Denied { key: fingerprint(&claimant.claim.key), why },
         }
     }
 
-    async fn may_stay(&self, user: &Principal) -> Option<String> {
+    async fn may_stay(&self, user: &Principal, key: &str) -> Option<String> {
         let rules = self.rules();
         // While nobody can say, what was decided before stands: an outage of IAM must not end everybody's work.
         let record = rules.directory.look_up(user).await.ok()?;
-        match decide(&rules.access, user, &record.groups) {
-            Decision::Allow(_) => None,
-            Decision::Deny(denial) => Some(denial.to_string()),
-        }
+        let evidence = Evidence::Key { fingerprint: key.to_owned(), terminal: true };
+        rules.decide(user, record, &evidence).err()
     }
 }

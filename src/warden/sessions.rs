@@ -12,7 +12,6 @@ use crate::session::SessionId;
 /// What the configuration says about sessions.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    pub persistent_home: bool,
     pub region: Option<String>,
     pub linger: std::time::Duration,
     pub image: String,
@@ -38,7 +37,8 @@ impl Sponsor for () {
 #[derive(Debug)]
 pub struct Session {
     pub user: Principal,
-    pub groups: Vec<String>,
+    /// Fingerprint of the key that opened it.
+    pub key: String,
     /// Who uses it; after a restart of the gate nobody can.
     pub owner: (Term, Connection),
     /// The jail stands.
@@ -83,12 +83,16 @@ pub struct Wish {
 #[derive(Debug, Encode, Decode)]
 pub struct Note {
     #[n(0)]
-    pub groups: Vec<String>,
+    pub key: String,
     #[n(1)]
     pub connection: Connection,
 }
 
 impl Session {
+    pub fn new(user: Principal, key: String, owner: (Term, Connection)) -> Self {
+        Self { user, key, owner, built: false, opened: false, channels: BTreeMap::new(), next: 0, ending: None }
+    }
+
     pub fn is_ready(&self) -> bool {
         self.built && self.opened && self.ending.is_none()
     }

@@ -228,7 +228,10 @@ impl Warden {
                     let end = KeeperEnd::new(keeper).unwrap();
                     tokio::spawn(perform(end, program, facts, self.release.clone(), self.told.clone()));
                 }
-                GateToWarden::Alive(_) | GateToWarden::Open { .. } | GateToWarden::Closed { .. } | GateToWarden::Gone { .. } => {}
+                GateToWarden::Alive(_)
+                | GateToWarden::Open { .. }
+                | GateToWarden::Closed { .. }
+                | GateToWarden::Gone { .. } => {}
             }
         }
     }
