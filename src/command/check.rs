@@ -87,7 +87,7 @@ fn explain(
     let file = config.users.authorized_keys.join(user.as_str());
     let mut evidence = Evidence::NoKey(WhyNot::NoKeys);
     match found {
-        Err(error) => lines.push(format!("No key is read: {error}.")),
+        Err(error) => evidence = Evidence::NoKey(WhyNot::NotRead(error.clone())),
         Ok(found) => {
             let place = |line: usize| format!("{}:{line}", file.display());
             lines.extend(found.refused.iter().map(|bad| format!("{}: refused: {}", place(bad.line), bad.why)));
@@ -223,6 +223,7 @@ mod tests {
         let error = keys(folder.path(), &"alice".parse().unwrap()).unwrap_err();
         let (lines, _) =
             explain(&config(""), &"alice".parse().unwrap(), &Err(error), None, "2030-01-01T00:00:00Z".parse().unwrap());
-        assert!(lines[1].starts_with("No key is read: the f"), "{lines:?}");
+        let wanted = "'alice' may not log in: the f";
+        assert!(lines.last().unwrap().starts_with(wanted), "{lines:?}");
     }
 }

@@ -332,6 +332,15 @@ fn env_passes_what_is_listed_and_term() {
     assert!(!ssh.passes("LANGUAGE") && !ssh.passes("LD_PRELOAD") && !ssh.passes(""));
 }
 
+#[test]
+fn nothing_trusted_lies_where_users_write() {
+    says(
+        "[users]\nauthorized_keys = '/var/lib/stockade/homes/alice/.ssh'\n[recording]\ndirectory = '/var/lib/stockade'\n",
+        "`authorized_keys`: '/var/lib/stockade/homes/alice/.ssh' lies in /var/lib/stockade/homes | homes/, images/ and run/ of the state directory are the jails'\n\
+         `directory`: '/var/lib/stockade' is the state directory itself | give it a path of its own",
+    );
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(source in "\\PC*") {

@@ -70,6 +70,9 @@ pub enum BadLine {
 pub enum WhyNot {
     #[error("no key is listed for the user")]
     NoKeys,
+    /// The file of keys was refused or could not be read; says why.
+    #[error("{0}")]
+    NotRead(String),
     #[error("the key is not one of the {0} listed for the user")]
     Unlisted(usize),
     #[error("the key of line {line} may not be used from {from}, only from {allowed}")]
