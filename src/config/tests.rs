@@ -341,6 +341,17 @@ fn nothing_trusted_lies_where_users_write() {
     );
 }
 
+#[test]
+fn a_reload_leaves_running_jails_alone() {
+    let (old, mut new) = (good(SAMPLE), good(SAMPLE));
+    new.jail.memory = 1 << 31;
+    new.access.deny_users = vec![crate::identity::Pattern::new("bob")];
+    assert_eq!(old.fixed_against(&new), Vec::<&str>::new());
+    new.jail.max_jails = 5;
+    new.roles.gate.uid = 5;
+    assert_eq!(old.fixed_against(&new), ["jail.max_jails", "roles"]);
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(source in "\\PC*") {
