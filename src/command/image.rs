@@ -1,12 +1,127 @@
 //! `stockade image`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use crate::image::{Limits, Name, Record, Removed, Store, child};
 
 /// See `stockade image --help`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Unpack an OCI image layout (a directory, or a tar as `docker save` writes it) for jails to stand on
+    Import {
+        /// The layout: a directory or a tar archive
+        path: PathBuf,
+        /// What the configuration calls it
+        #[arg(long, default_value = "base")]
+        name: Name,
+        #[command(flatten)]
+        limits: Most,
+        #[command(flatten)]
+        images: Images,
+    },
+    /// Show the images
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        images: Images,
+    },
+    /// Remove a name, and its image with its last name; refused while jails stand on it
+    Remove {
+        name: Name,
+        #[command(flatten)]
+        images: Images,
+    },
+    /// The unpacking process of an import: fills its working directory
+    #[command(hide = true)]
+    Unpack {
+        path: PathBuf,
+        #[command(flatten)]
+        limits: Most,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Images {
+    /// Where images lie
+    #[arg(long, default_value = "/var/lib/stockade/images")]
+    directory: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Most {
+    /// Refuse an image that unpacks to more bytes
+    #[arg(long, default_value_t = Limits::default().bytes)]
+    max_bytes: u64,
+    /// Refuse an image of more files, directories and links
+    #[arg(long, default_value_t = Limits::default().entries)]
+    max_entries: u64,
+}
+
+impl From<Most> for Limits {
+    fn from(most: Most) -> Self {
+        Self { bytes: most.max_bytes, entries: most.max_entries }
+    }
+}
 
 /// Runs the verb.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.verb {
+        Verb::Import { path, name, limits, images } => {
+            eprintln!("importing {} as `{name}`", path.display());
+            let say = &mut |line: &str| eprintln!("  {line}");
+            let record = Store::new(images.directory).import(&path, &name, limits.into(), say)?;
+            report(&record);
+        }
+        Verb::List { json, images } => list(&Store::new(images.directory), json)?,
+        Verb::Remove { name, images } => match Store::new(images.directory).remove(&name)? {
+            Removed::Image => eprintln!("removed `{name}` and its image"),
+            Removed::Name => eprintln!("removed the name `{name}`; its image has another"),
+        },
+        Verb::Unpack { path, limits } => return Ok(child::run(&path, limits.into())),
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn report(record: &Record) {
+    eprintln!("  {}: {} entries, {}", record.digest, record.entries, mebibytes(record.bytes));
+    if record.privileged > 0 {
+        let names = record.privileged_names.join(", ");
+        eprintln!("  {} setuid or setgid bits taken away: {names}", record.privileged);
+    }
+    if record.attributes_dropped > 0 {
+        eprintln!("  {} extended attributes dropped", record.attributes_dropped);
+    }
+    if record.devices_left_out > 0 {
+        eprintln!("  {} nodes in /dev left out: a jail has its own", record.devices_left_out);
+    }
+}
+
+fn list(store: &Store, json: bool) -> anyhow::Result<()> {
+    let listed = store.list()?;
+    if json {
+        for image in &listed {
+            println!("{}", serde_json::json!({ "name": image.name.to_string(), "image": image.record }));
+        }
+        return Ok(());
+    }
+    println!("{:<20} {:<12} {:>10} CREATED", "NAME", "DIGEST", "SIZE");
+    for image in &listed {
+        let record = &image.record;
+        let created = record.created.as_deref().unwrap_or("-").escape_debug();
+        println!("{:<20} {:<12} {:>10} {created}", image.name, record.digest()?.short(), mebibytes(record.bytes));
+    }
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
