@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -129,7 +130,14 @@ impl Desk {
         };
         let desk = self.clone();
         tokio::spawn(async move {
-            let channel = Channel { number, session: session.clone(), desk: desk.clone(), stream, exit };
+            let channel = Channel {
+                number,
+                session: session.clone(),
+                desk: desk.clone(),
+                stream,
+                exit,
+                told: AtomicBool::new(false),
+            };
             channel.run(ends).await;
             session.detach(number);
             desk.warden.tell(KeeperToWarden::Drained { session: id, number }).await;

@@ -18,7 +18,7 @@ use crate::privsep::message::{KeeperToWarden, Number};
 use crate::recording::{Durability, Event, Header};
 use crate::session::SessionId;
 
-/// How long `Close` waits for channels that have something left to forward.
+/// How long `Close` waits for channels that have something left to tell.
 const DRAIN: Duration = Duration::from_secs(10);
 
 pub(super) const FULL: &str = "recording is no longer possible: the bastion's disk is full; this session ends";
@@ -73,7 +73,7 @@ impl Session {
         }
     }
 
-    /// A channel is over.
+    /// A channel has told everything, or is over.
     pub(super) fn detach(&self, number: Number) {
         let mut channels = self.channels();
         channels.remove(&number);
@@ -86,7 +86,7 @@ impl Session {
 
     // ---- its end -----------------------------------------------------------------------------------------------
 
-    /// Ends the recording once its channels are drained, or have had their time.
+    /// Ends the recording once its channels have told everything, or have had their time.
     pub(super) async fn close(&self, desk: &Desk, reason: String) {
         {
             let _channels = self.channels();
@@ -123,12 +123,14 @@ impl Session {
             }
             Err(sentence) => {
                 self.tape.end(End::Forced(sentence.clone()));
+                self.tape.over();
                 desk.forget(session);
                 desk.limit(Some(session), format!("a session was refused: {sentence}")).await;
                 desk.warden.answer(KeeperToWarden::Refused { session, sentence }).await;
                 return;
             }
         }
+        self.tape.over();
         self.over.store(true, Ordering::SeqCst);
         if self.closing.load(Ordering::SeqCst) {
             desk.forget(session);

@@ -189,3 +189,28 @@ async fn relaxed_shows_first_and_writes_within_a_second() {
     tokio::time::sleep(Duration::from_millis(1300)).await;
     assert_eq!(recorded(rig.dir.path(), session).0.len(), 1);
 }
+
+/// Not a test of right or wrong: `cargo test -- --ignored --nocapture cost` prints what a key press costs.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn cost_of_a_key() {
+    let rig = rig(settings()).await;
+    let session = rig.open().await;
+    let (_slave, gate) = rig.terminal(session, 1);
+    let size = || std::fs::metadata(file_of(rig.dir.path(), session)).unwrap().len();
+    let before = size();
+    let mut took = Vec::new();
+    for _ in 0..500 {
+        let begun = Instant::now();
+        gate.input(b"k").await;
+        gate.heard().await;
+        took.push(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    took.sort();
+    let (events, _) = recorded(rig.dir.path(), session);
+    let frames = events.iter().map(|event| event.offset).collect::<std::collections::HashSet<_>>().len();
+    let (middle, late) = (took[250], took[494]);
+    println!("{} bytes and {} fdatasyncs a key", (size() - before) / 500, frames as f64 / 500.0);
+    println!("from key to echo: p50 {middle:?}, p99 {late:?}");
+}
