@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,6 +43,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     println!("{}: no mistakes", args.config.display());
     let Some(user) = args.who else {
+        for warning in warnings(&config) {
+            println!("warning: {warning}");
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let found = keys(&config.users.authorized_keys, &user);
@@ -51,6 +55,41 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Decision::Permit(_) => ExitCode::SUCCESS,
         Decision::Denial(_) => ExitCode::from(DENIED),
     })
+}
+
+/// What the file cannot show: host keys and users' keys as they lie on this host. No mistake of the configuration, for
+/// it may be checked before the keys are brought.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings: Vec<String> = config.ssh.host_keys.iter().filter_map(|path| host_key(path)).collect();
+    let folder = &config.users.authorized_keys;
+    let entries = match fs_err::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return [warnings, vec![format!("no key is read: {error}")]].concat(),
+    };
+    let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    for name in names {
+        let file = folder.join(&name);
+        match name.parse().map(|user| keys(folder, &user)) {
+            Err(error) => warnings.push(format!("{} is nobody's: {error}", file.display())),
+            Ok(Err(error)) => warnings.push(error),
+            Ok(Ok(found)) => warnings.extend(
+                found.refused.iter().map(|bad| format!("{}:{}: refused: {}", file.display(), bad.line, bad.why)),
+            ),
+        }
+    }
+    warnings
+}
+
+fn host_key(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match fs_err::metadata(path) {
+        Err(error) => Some(format!("{error}; make it: ssh-keygen -t ed25519 -N '' -f {shown}")),
+        Ok(about) if about.mode() & 0o077 != 0 => {
+            Some(format!("host key '{shown}' is open to others (mode {:04o}); chmod go=", about.mode() & 0o7777))
+        }
+        Ok(_) => None,
+    }
 }
 
 /// What the warden would find, in the same way; or why it would find nothing.
@@ -87,7 +126,7 @@ fn explain(
     let file = config.users.authorized_keys.join(user.as_str());
     let mut evidence = Evidence::NoKey(WhyNot::NoKeys);
     match found {
-        Err(error) => lines.push(format!("No key is read: {error}.")),
+        Err(error) => evidence = Evidence::NoKey(WhyNot::NotRead(error.clone())),
         Ok(found) => {
             let place = |line: usize| format!("{}:{line}", file.display());
             lines.extend(found.refused.iter().map(|bad| format!("{}: refused: {}", place(bad.line), bad.why)));
@@ -156,6 +195,8 @@ fn otherwise(config: &Config, decision: &Decision) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::config::Host;
 
@@ -215,6 +256,24 @@ mod tests {
     }
 
     #[test]
+    fn keys_on_the_host_are_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().display().to_string();
+        let mut config = config("");
+        config.ssh.host_keys = vec![folder.path().join("host"), folder.path().join("none")];
+        config.users.authorized_keys = folder.path().join("keys");
+        fs_err::create_dir(&config.users.authorized_keys).unwrap();
+        fs_err::write(&config.ssh.host_keys[0], "").unwrap();
+        fs_err::set_permissions(&config.ssh.host_keys[0], std::fs::Permissions::from_mode(0o640)).unwrap();
+        fs_err::write(config.users.authorized_keys.join("alice~"), "").unwrap();
+        let said = warnings(&config);
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!(said[0], format!("host key '{there}/host' is open to others (mode 0640); chmod go="));
+        assert!(said[1].ends_with(&format!("make it: ssh-keygen -t ed25519 -N '' -f {there}/none")), "{said:?}");
+        assert!(said[2].starts_with(&format!("{there}/keys/alice~ is nobody's: a user name is")), "{said:?}");
+    }
+
+    #[test]
     fn a_folder_that_is_not_safe_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let missing = keys(&folder.path().join("none"), &"alice".parse().unwrap()).unwrap_err();
@@ -223,6 +282,7 @@ mod tests {
         let error = keys(folder.path(), &"alice".parse().unwrap()).unwrap_err();
         let (lines, _) =
             explain(&config(""), &"alice".parse().unwrap(), &Err(error), None, "2030-01-01T00:00:00Z".parse().unwrap());
-        assert!(lines[1].starts_with("No key is read: the f"), "{lines:?}");
+        let wanted = "'alice' may not log in: the f";
+        assert!(lines.last().unwrap().starts_with(wanted), "{lines:?}");
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
-use super::read::Reading;
+use super::read::{Field, Reading};
 use super::report::Mistake;
 use super::types::{
     Access, Algorithms, Audit, Config, Durability, Input, Listen, MaxStartups, Recording, Ssh, State, Users,
@@ -36,15 +37,16 @@ pub fn check(source: &str, host: &Host<'_>) -> Result<Config, Vec<Mistake>> {
     }
     let mut reading = Reading::new(root.into_inner());
     let r = &mut reading;
+    let state = state(r);
+    let homes = state.as_ref();
     let listen = listen(r);
-    let ssh = ssh(r);
-    let users = users(r);
+    let ssh = ssh(r, homes);
+    let users = users(r, homes);
     let aws = if r.has("aws") { aws::aws(r, host).map(Some) } else { Some(None) };
     let access = access(r);
     let jail = jail::jail(r, host);
-    let recording = recording(r);
-    let audit = audit(r);
-    let state = state(r);
+    let recording = recording(r, homes);
+    let audit = audit(r, homes);
     let roles = jail::roles(r, host, jail.as_ref());
     let mistakes = reading.finish();
     let whole = || {
@@ -98,7 +100,7 @@ fn listen(r: &mut Reading<'_>) -> Option<Listen> {
     Some(Listen { ssh: ssh.value? })
 }
 
-fn ssh(r: &mut Reading<'_>) -> Option<Ssh> {
+fn ssh(r: &mut Reading<'_>, state: Option<&State>) -> Option<Ssh> {
     const ALGORITHMS: &[(&str, Algorithms)] = &[("modern", Algorithms::Modern), ("pq", Algorithms::Pq)];
     let mut s = r.section("ssh");
     let host_keys = s.must("host_keys", "[\"/etc/stockade/host_ed25519\"]", list(path));
@@ -116,6 +118,9 @@ fn ssh(r: &mut Reading<'_>) -> Option<Ssh> {
     if host_keys.value.as_ref().is_some_and(Vec::is_empty) {
         let hint = "name at least one; `ssh-keygen -t ed25519 -N '' -f FILE` makes one";
         r.mistakes.push(host_keys.mistake("`host_keys`: no host key", hint));
+    }
+    for path in host_keys.value.iter().flatten() {
+        r.mistakes.extend(misplaced("host_keys", path, &host_keys.span, state));
     }
     Some(Ssh {
         host_keys: host_keys.value?,
@@ -166,11 +171,12 @@ fn banner(value: &Value<'_>) -> Parsed<String> {
     Ok(found)
 }
 
-fn users(r: &mut Reading<'_>) -> Option<Users> {
+fn users(r: &mut Reading<'_>, state: Option<&State>) -> Option<Users> {
     let mut s = r.section("users");
     let authorized_keys = s.or("authorized_keys", "/etc/stockade/keys".into(), path);
-    let groups = s.or("groups", Default::default(), map(|name, value| members(name, value)));
+    let groups = s.or("groups", Default::default(), map(members));
     s.close();
+    r.mistakes.extend(apart("authorized_keys", &authorized_keys, state));
     Some(Users { authorized_keys: authorized_keys.value?, groups: groups.value? })
 }
 
@@ -204,7 +210,7 @@ fn pattern(value: &Value<'_>) -> Parsed<Pattern> {
     Ok(Pattern::new(found))
 }
 
-fn recording(r: &mut Reading<'_>) -> Option<Recording> {
+fn recording(r: &mut Reading<'_>, state: Option<&State>) -> Option<Recording> {
     const DURABILITY: &[(&str, Durability)] = &[("local", Durability::Local), ("relaxed", Durability::Relaxed)];
     const INPUT: &[(&str, Input)] = &[("redacted", Input::Redacted), ("full", Input::Full), ("none", Input::None)];
     let mut s = r.section("recording");
@@ -217,6 +223,7 @@ fn recording(r: &mut Reading<'_>) -> Option<Recording> {
     let refuse_at = s.or("refuse_at", 90, percent);
     let end_at = s.or("end_at", 98, percent);
     s.close();
+    r.mistakes.extend(apart("directory", &directory, state));
     let hint = "warn first, then refuse new sessions, then end the running ones: 80, 90, 98";
     if let (Some(warn), Some(refuse)) = (warn_at.value, refuse_at.value)
         && warn >= refuse
@@ -261,7 +268,7 @@ fn expression(value: &Value<'_>) -> Parsed<String> {
     }
 }
 
-fn audit(r: &mut Reading<'_>) -> Option<Audit> {
+fn audit(r: &mut Reading<'_>, state: Option<&State>) -> Option<Audit> {
     let mut s = r.section("audit");
     let file = s.or("file", "/var/lib/stockade/audit.jsonl".into(), path);
     s.close();
@@ -269,6 +276,7 @@ fn audit(r: &mut Reading<'_>) -> Option<Audit> {
         r.mistakes
             .push(file.mistake("`file`: this is a directory", "name a file in it: \"/var/lib/stockade/audit.jsonl\""));
     }
+    r.mistakes.extend(apart("file", &file, state));
     Some(Audit { file: file.value? })
 }
 
@@ -277,6 +285,24 @@ fn state(r: &mut Reading<'_>) -> Option<State> {
     let directory = s.or("directory", "/var/lib/stockade".into(), path);
     s.close();
     Some(State { directory: directory.value? })
+}
+
+fn apart(key: &str, path: &Field<PathBuf>, state: Option<&State>) -> Option<Mistake> {
+    misplaced(key, path.value.as_ref()?, &path.span, state)
+}
+
+/// Homes and images hold what users and strangers wrote: nothing that stockade trusts may lie there.
+fn misplaced(key: &str, path: &Path, span: &Option<Range<usize>>, state: Option<&State>) -> Option<Mistake> {
+    let state = &state?.directory;
+    let told = |what: String, hint: &str| Some(Mistake { span: span.clone(), what, hint: hint.to_owned() });
+    let shown = path.display();
+    if path == state {
+        return told(format!("`{key}`: '{shown}' is the state directory itself"), "give it a path of its own");
+    }
+    let taken =
+        ["homes", "images", "run"].map(|name| state.join(name)).into_iter().find(|taken| path.starts_with(taken))?;
+    let hint = "homes/, images/ and run/ of the state directory are the jails'";
+    told(format!("`{key}`: '{shown}' lies in {}", taken.display()), hint)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -11,6 +11,7 @@ mod jail;
 pub mod keyfile;
 mod load;
 mod read;
+mod reload;
 mod report;
 mod types;
 mod value;

@@ -68,7 +68,9 @@ impl<'i> Reading<'i> {
 
     /// Reports what nobody asked for; the last step.
     pub fn finish(mut self) -> Vec<Mistake> {
-        let sections: Vec<&str> = self.known.iter().map(|(name, _)| *name).chain(["aws"]).collect();
+        let sections: Vec<&str> = self.known.iter().map(|(name, _)| *name).collect();
+        // `[aws]` is read only if it is there.
+        let sections: Vec<&str> = if sections.contains(&"aws") { sections } else { [sections, vec!["aws"]].concat() };
         for (name, _) in self.root.iter() {
             let found = name.get_ref();
             let hint = match (nearest(found, sections.iter().copied()), self.home_of(found)) {

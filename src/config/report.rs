@@ -51,7 +51,8 @@ impl Report {
             }
             None => format!("{}: {}", self.path.display(), mistake.what),
         };
-        self.mistakes.iter().map(one).collect::<Vec<_>>().join("; ")
+        let line = self.mistakes.iter().map(one).collect::<Vec<_>>().join("; ");
+        line.replace(char::is_control, " ")
     }
 
     fn place(&self, at: usize) -> (usize, usize) {

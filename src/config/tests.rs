@@ -332,6 +332,26 @@ fn env_passes_what_is_listed_and_term() {
     assert!(!ssh.passes("LANGUAGE") && !ssh.passes("LD_PRELOAD") && !ssh.passes(""));
 }
 
+#[test]
+fn nothing_trusted_lies_where_users_write() {
+    says(
+        "[users]\nauthorized_keys = '/var/lib/stockade/homes/alice/.ssh'\n[recording]\ndirectory = '/var/lib/stockade'\n",
+        "`authorized_keys`: '/var/lib/stockade/homes/alice/.ssh' lies in /var/lib/stockade/homes | homes/, images/ and run/ of the state directory are the jails'\n\
+         `directory`: '/var/lib/stockade' is the state directory itself | give it a path of its own",
+    );
+}
+
+#[test]
+fn a_reload_leaves_running_jails_alone() {
+    let (old, mut new) = (good(SAMPLE), good(SAMPLE));
+    new.jail.memory = 1 << 31;
+    new.access.deny_users = vec![crate::identity::Pattern::new("bob")];
+    assert_eq!(old.fixed_against(&new), Vec::<&str>::new());
+    new.jail.max_jails = 5;
+    new.roles.gate.uid = 5;
+    assert_eq!(old.fixed_against(&new), ["jail.max_jails", "roles"]);
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(source in "\\PC*") {

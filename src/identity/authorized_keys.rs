@@ -1,9 +1,8 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::Offset;
 
+use super::options::{Options, shorten, word};
 use super::public_key::{BadKey, KeyKind, fingerprint};
 use super::source::{BadSource, Sources};
 
@@ -70,6 +69,9 @@ pub enum BadLine {
 pub enum WhyNot {
     #[error("no key is listed for the user")]
     NoKeys,
+    /// The file of keys was refused or could not be read; says why.
+    #[error("{0}")]
+    NotRead(String),
     #[error("the key is not one of the {0} listed for the user")]
     Unlisted(usize),
     #[error("the key of line {line} may not be used from {from}, only from {allowed}")]
@@ -145,7 +147,7 @@ fn key(bytes: &[u8], line: usize) -> Result<Option<AuthorizedKey>, BadLine> {
         return Ok(None);
     }
     let (first, rest) = word(text)?;
-    let (options, kind, rest) = match kind(first) {
+    let (options, kind, rest) = match KeyKind::of_name(first) {
         Some(kind) => (Options::default(), kind, rest),
         None => {
             let (name, after) = word(rest)?;
@@ -153,7 +155,7 @@ fn key(bytes: &[u8], line: usize) -> Result<Option<AuthorizedKey>, BadLine> {
             if name.is_empty() {
                 return Err(BadLine::NoKey);
             }
-            let Some(kind) = kind(name) else {
+            let Some(kind) = KeyKind::of_name(name) else {
                 let meant = if looks_like_base64(name) { first } else { name };
                 return Err(BadKey::Type(shorten(meant)).into());
             };
@@ -165,108 +167,13 @@ fn key(bytes: &[u8], line: usize) -> Result<Option<AuthorizedKey>, BadLine> {
         return Err(BadLine::NoKey);
     }
     let blob = kind.decode(base64)?;
-    let Options { from, expires, restricted, terminal } = options;
-    let terminal = terminal.unwrap_or(!restricted);
+    let terminal = options.terminal();
+    let Options { from, expires, .. } = options;
     Ok(Some(AuthorizedKey { kind, blob, comment: comment.to_owned(), from, expires, terminal, line }))
-}
-
-fn kind(name: &str) -> Option<KeyKind> {
-    KeyKind::of_name(name)
 }
 
 fn looks_like_base64(word: &str) -> bool {
     word.starts_with("AAAA")
-}
-
-/// What is shown of a word that somebody else wrote.
-fn shorten(word: &str) -> String {
-    word.chars().take(40).flat_map(char::escape_default).collect()
-}
-
-/// The first word and the trimmed rest. White space inside double quotes does not end it.
-fn word(text: &str) -> Result<(&str, &str), BadLine> {
-    let end = outside(text, |c| c == ' ' || c == '\t')?.unwrap_or(text.len());
-    let (first, rest) = text.split_at(end);
-    Ok((first, rest.trim_start()))
-}
-
-/// Where the first of the wanted letters stands outside double quotes. As OpenSSH: `\"` is no quote, wherever it is.
-fn outside(text: &str, wanted: impl Fn(char) -> bool) -> Result<Option<usize>, BadLine> {
-    let (mut quoted, mut before) = (false, '\0');
-    for (at, c) in text.char_indices() {
-        if c == '"' && before != '\\' {
-            quoted = !quoted;
-        } else if !quoted && wanted(c) {
-            return Ok(Some(at));
-        }
-        before = c;
-    }
-    if quoted { Err(BadLine::OpenQuote) } else { Ok(None) }
-}
-
-#[derive(Debug, Default)]
-struct Options {
-    from: Option<Sources>,
-    expires: Option<Timestamp>,
-    restricted: bool,
-    terminal: Option<bool>,
-}
-
-impl Options {
-    fn parse(mut text: &str) -> Result<Self, BadLine> {
-        let mut options = Self::default();
-        loop {
-            let comma = outside(text, |c| c == ',')?;
-            options.take(text.get(..comma.unwrap_or(text.len())).unwrap_or_default())?;
-            match comma.and_then(|at| text.get(at + 1..)) {
-                Some(rest) => text = rest,
-                None => return Ok(options),
-            }
-        }
-    }
-
-    /// What forbids more than stockade gives anyway is accepted; what would give more, or run a command, is not.
-    fn take(&mut self, option: &str) -> Result<(), BadLine> {
-        let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-        match (name.to_ascii_lowercase().as_str(), value) {
-            ("restrict", None) => self.restricted = true,
-            ("pty", None) => self.terminal = Some(true),
-            ("no-pty", None) => self.terminal = Some(false),
-            ("no-port-forwarding" | "no-agent-forwarding" | "no-x11-forwarding" | "no-user-rc", None) => {}
-            ("from", value) => {
-                let sources = unquoted(value).ok_or(BadLine::Value("from"))?.parse()?;
-                if self.from.replace(sources).is_some() {
-                    return Err(BadLine::Twice("from"));
-                }
-            }
-            ("expiry-time", value) => {
-                let text = unquoted(value).ok_or(BadLine::Value("expiry-time"))?;
-                let at = expiry(&text).ok_or_else(|| BadLine::Expiry(shorten(&text)))?;
-                self.expires = Some(self.expires.map_or(at, |other| other.min(at)));
-            }
-            _ => return Err(BadLine::Option(shorten(name))),
-        }
-        Ok(())
-    }
-}
-
-/// `"value"` with `\"` for a quote in it.
-fn unquoted(value: Option<&str>) -> Option<String> {
-    let inner = value?.strip_prefix('"')?.strip_suffix('"')?;
-    let plain = inner.replace("\\\"", "");
-    (!plain.contains('"')).then(|| inner.replace("\\\"", "\""))
-}
-
-/// In UTC, with `Z` or without: a locked role has no other time zone.
-fn expiry(text: &str) -> Option<Timestamp> {
-    let digits = text.strip_suffix(['Z', 'z']).unwrap_or(text);
-    if !matches!(digits.len(), 8 | 12 | 14) || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let part = |at: usize, width: usize| digits.get(at..at + width).map_or(Some(0), |d| d.parse::<i8>().ok());
-    let year = digits.get(..4)?.parse().ok()?;
-    let date = DateTime::new(year, part(4, 2)?, part(6, 2)?, part(8, 2)?, part(10, 2)?, part(12, 2)?, 0).ok()?;
-    Offset::UTC.to_timestamp(date).ok()
 }
 
 #[cfg(test)]
@@ -379,20 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn expiry_times() {
-        for (text, wanted) in [
-            ("20300102", "2030-01-02T00:00:00Z"),
-            ("20300102Z", "2030-01-02T00:00:00Z"),
-            ("203001020304", "2030-01-02T03:04:00Z"),
-            ("20300102030405Z", "2030-01-02T03:04:05Z"),
-        ] {
-            assert_eq!(expiry(text), Some(at(wanted)), "{text}");
-        }
-        for bad in
-            ["", "Z", "2030", "20301301", "20300230", "2030010203", "20300102 304", "203001022504", "２０３００１０２"]
-        {
-            assert_eq!(expiry(bad), None, "{bad}");
-        }
+    fn the_earliest_expiry_holds() {
         let twice = one(&format!("expiry-time=\"203101010000\",expiry-time=\"20300101\" ssh-ed25519 {ED}"));
         assert_eq!(twice.expires, Some(at("2030-01-01T00:00:00Z")));
     }

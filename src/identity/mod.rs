@@ -3,6 +3,7 @@
 //! Knows nothing of sockets, clocks or AWS. What is proved here is only the shape of a claim.
 
 pub mod authorized_keys;
+mod options;
 mod pattern;
 mod principal;
 mod public_key;

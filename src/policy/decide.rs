@@ -82,7 +82,7 @@ pub enum Reason {
 /// Decides whether a user may log in. Deny wins over allow, whatever its order; rules are looked at before keys, so
 /// that the reason of a denied user does not depend on the key they came with.
 ///
-/// ```
+/// ```no_run
 /// use stockade::config::{Access, Home};
 /// use stockade::identity::Pattern;
 /// use stockade::policy::{Decision, Evidence, decide};
