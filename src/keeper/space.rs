@@ -70,6 +70,7 @@ pub(super) async fn watch(desk: Arc<Desk>) {
             () = space.pressed.notified() => true,
             () = sleep(LOOK) => false,
         };
+        desk.sessions().iter().for_each(|session| session.fade());
         let used = space.used();
         let high = used >= space.thresholds.warn;
         if high && !warned {

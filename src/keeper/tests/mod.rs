@@ -184,6 +184,16 @@ pub(super) fn open_pty() -> (OwnedFd, Slave) {
     (master, Slave(slave.into()))
 }
 
+/// Waits until the master is closed; a child that another test forks may hold it until it executes.
+pub(super) async fn hung_up(slave: &mut Slave) {
+    let closed = async {
+        while slave.0.write_all(b"x").is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("the program is not hung up");
+}
+
 /// What a recording holds now, and why it was closed.
 pub(super) fn recorded(dir: &Path, session: SessionId) -> (Vec<Recorded>, Option<String>) {
     let file = File::open(file_of(dir, session)).unwrap();
