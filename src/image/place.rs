@@ -88,7 +88,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_place_never_climbs(path in proptest::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..80)) {
+        fn a_place_never_climbs(
+            path in proptest::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..80),
+        ) {
             if let Ok(place) = Place::parse(&path) {
                 prop_assert!(!place.bytes().starts_with(b"/"));
                 prop_assert!(place.bytes().split(|&b| b == b'/').all(|part| part != b".." && part != b"."));

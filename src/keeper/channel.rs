@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::bulk::Meter;
 use super::desk::Desk;
-use super::ends::{CHUNK, Got, Source, Watched, write_all};
+use super::ends::{CHUNK, Got, Source, write_all};
 use super::redact::{Echo, InputPolicy, Redaction};
 use super::session::Session;
 use super::signal::{self, Exit};
@@ -22,6 +22,7 @@ use crate::privsep::link::LinkError;
 use crate::privsep::message::{KeeperToWarden, Number, Size};
 use crate::privsep::stream::{FromGate, FromKeeper, KeeperEnd, LONGEST_DATA};
 use crate::recording::{Direction, Event};
+use crate::sys::watched::Watched;
 
 /// Output that was read and is not forwarded, in bytes; at this the program waits.
 const UNSHOWN: usize = 1 << 20;
@@ -217,10 +218,6 @@ impl Channel {
             };
             match got {
                 Got::Data(data) => return Some(data),
-                _ if source.is_terminal() => tokio::select! {
-                    () = source.reopened() => {}
-                    () = self.exited() => {}
-                },
                 _ => self.exited().await,
             }
         }
@@ -314,7 +311,7 @@ impl Channel {
         self.session.tape.push(Event::Resize { number: self.number, columns, rows, width, height }).await?;
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: width, ws_ypixel: height };
         // A terminal that is gone has no size.
-        let _ = tcsetwinsize(master.get_ref(), size);
+        let _ = tcsetwinsize(master, size);
         Ok(())
     }
 
@@ -339,7 +336,7 @@ impl Channel {
                 self.session.tape.push(Event::InputEnd { number }).await?;
                 continue;
             };
-            let why = lock(redaction).withhold(&data, Echo::of(master.get_ref()));
+            let why = lock(redaction).withhold(&data, Echo::of(master));
             self.session.tape.push(input(number, &data, why)).await?;
             // Nobody has the terminal open: the input is recorded, and lost as it would be at any terminal.
             let _ = write_all(master, &data).await;

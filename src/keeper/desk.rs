@@ -7,12 +7,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::Interest;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::channel::{Channel, Ends};
-use super::ends::watch;
 use super::session::Session;
 use super::space::Space;
 use super::tape::Ended;
@@ -27,6 +25,7 @@ use crate::privsep::message::{
 use crate::privsep::stream::{FromKeeper, KeeperEnd};
 use crate::recording::{self, Header, Store};
 use crate::session::SessionId;
+use crate::sys::watched::Watched;
 
 /// Commits in flight. The semaphore is first come, first served: a session that floods waits its turn like the others.
 const SLOTS: usize = 8;
@@ -92,8 +91,7 @@ impl Desk {
         match message {
             JailerToKeeper::Terminal { session, number } => {
                 let [master, stream] = exactly(fds)?;
-                let both = Interest::READABLE | Interest::WRITABLE;
-                let ends = watch(master, both).map(Ends::Terminal);
+                let ends = Watched::new(master).map(Ends::Terminal);
                 self.begin(session, number, ends, stream).await;
             }
             JailerToKeeper::Pipes { session, number } => {
@@ -266,11 +264,7 @@ fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], KeeperErro
 }
 
 fn pipes(input: OwnedFd, output: OwnedFd, error: OwnedFd) -> io::Result<Ends> {
-    Ok(Ends::Pipes {
-        input: watch(input, Interest::WRITABLE)?,
-        output: watch(output, Interest::READABLE)?,
-        error: watch(error, Interest::READABLE)?,
-    })
+    Ok(Ends::Pipes { input: Watched::new(input)?, output: Watched::new(output)?, error: Watched::new(error)? })
 }
 
 fn channel_event(

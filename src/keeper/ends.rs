@@ -1,15 +1,15 @@
 //! PTY masters and pipes: reads that know their end, writes that wait.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
+
+use crate::sys::watched::Watched;
 
 /// The longest read.
 pub(super) const CHUNK: usize = 64 << 10;
@@ -20,18 +20,12 @@ const SMALL: usize = 8 << 10;
 /// What a terminal can hold that nobody has read: 64 KiB of flip buffers and the line discipline's 4 KiB, and more.
 const TERMINAL_HOLDS: u64 = 256 << 10;
 
-/// How often a terminal is looked at that everybody in the jail has closed.
-const REOPENED: Duration = Duration::from_millis(100);
+/// How often a terminal is looked at that everybody in the jail has closed; its session may open it again.
+const REOPENED: Duration = Duration::from_millis(20);
 
-pub(super) type Watched = AsyncFd<OwnedFd>;
-
-/// Makes a descriptor non-blocking and watches it; must be called inside the runtime.
-pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<Watched> {
-    rustix::io::ioctl_fionbio(&fd, true)?;
-    // tokio's warning is about types whose `as_raw_fd` may change; an `OwnedFd`'s does not.
-    #[allow(deprecated)]
-    AsyncFd::with_interest(fd, interest)
-}
+/// So many fruitless wakes in a row are no accident: the runtime never forgets a hang-up, not even of a terminal that
+/// was opened again, and would wake for ever.
+const FRUITLESS: u32 = 16;
 
 /// What a read found.
 #[derive(Debug)]
@@ -47,18 +41,19 @@ pub(super) struct Source<'a> {
     fd: &'a Watched,
     buffer: Vec<u8>,
     terminal: bool,
+    hung_up: bool,
     /// What a writer that is gone may have left unread.
     pub(super) holds: u64,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn terminal(fd: &'a Watched) -> Self {
-        Self { fd, buffer: Vec::new(), terminal: true, holds: TERMINAL_HOLDS }
+        Self { fd, buffer: Vec::new(), terminal: true, hung_up: false, holds: TERMINAL_HOLDS }
     }
 
     pub(super) fn pipe(fd: &'a Watched) -> Self {
-        let size = rustix::pipe::fcntl_getpipe_size(fd.get_ref()).unwrap_or(1 << 20);
-        Self { fd, buffer: Vec::new(), terminal: false, holds: size as u64 }
+        let size = rustix::pipe::fcntl_getpipe_size(fd).unwrap_or(1 << 20);
+        Self { fd, buffer: Vec::new(), terminal: false, hung_up: false, holds: size as u64 }
     }
 
     pub(super) fn is_terminal(&self) -> bool {
@@ -70,7 +65,7 @@ impl<'a> Source<'a> {
         self.buffer.clear();
         self.buffer.reserve_exact(CHUNK);
         while self.buffer.len() < CHUNK {
-            match rustix::io::read(self.fd.get_ref(), spare_capacity(&mut self.buffer)) {
+            match rustix::io::read(self.fd, spare_capacity(&mut self.buffer)) {
                 // A terminal gives at most 4 KiB a read: more may be there.
                 Ok(n) if n > 0 && self.terminal => {}
                 Err(Errno::INTR) => {}
@@ -92,24 +87,31 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Waits until there is something, or nothing will come.
+    /// Waits until there is something, or nothing will come. A terminal may always be opened again: it has no end here.
     pub(super) async fn next(&mut self) -> Got {
         loop {
-            let Ok(mut guard) = self.fd.readable().await else { return Got::End };
-            match self.read_now() {
-                Got::Nothing => guard.clear_ready(),
-                got => return got,
-            }
-            // tokio never forgets a hang-up, even when the terminal was opened again: this must not spin.
-            if self.terminal && guard.ready().is_read_closed() {
+            if self.hung_up {
                 sleep(REOPENED).await;
+                self.hung_up = false;
+            }
+            match self.wait().await {
+                Got::Nothing => self.hung_up = true,
+                Got::End if self.terminal => self.hung_up = true,
+                got => return got,
             }
         }
     }
 
-    /// A terminal that everybody has closed may be opened again by its session.
-    pub(super) async fn reopened(&self) {
-        sleep(REOPENED).await;
+    async fn wait(&mut self) -> Got {
+        let (fd, mut fruitless) = (self.fd, 0);
+        let got = fd.io(Interest::READABLE, |_| match self.read_now() {
+            Got::Nothing if fruitless < FRUITLESS => {
+                fruitless += 1;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            got => Ok(got),
+        });
+        got.await.unwrap_or(Got::End)
     }
 }
 
@@ -120,17 +122,18 @@ pub(super) struct Gone;
 /// Writes everything, however long its reader takes.
 pub(super) async fn write_all(fd: &Watched, mut data: &[u8]) -> Result<(), Gone> {
     while !data.is_empty() {
-        let mut guard = fd.writable().await.map_err(|_| Gone)?;
-        match rustix::io::write(fd.get_ref(), data) {
-            Ok(n) => data = data.get(n..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                guard.clear_ready();
-                if guard.ready().is_write_closed() {
-                    sleep(REOPENED).await;
-                }
+        let mut fruitless = 0;
+        let written = fd.io(Interest::WRITABLE, |fd| match rustix::io::write(fd, data) {
+            Err(Errno::AGAIN) if fruitless < FRUITLESS => {
+                fruitless += 1;
+                Err(io::ErrorKind::WouldBlock.into())
             }
-            Err(_) => return Err(Gone),
+            Err(Errno::AGAIN) => Ok(0),
+            written => Ok(written?),
+        });
+        match written.await.map_err(|_| Gone)? {
+            0 => sleep(REOPENED).await,
+            n => data = data.get(n..).unwrap_or_default(),
         }
     }
     Ok(())
