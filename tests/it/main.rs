@@ -4,9 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod aws;
+mod configuration;
+mod doors;
+mod evidence;
 mod exec;
 mod jail;
+mod paramiko;
 mod refused;
+mod roles;
 mod rooms;
 mod shell;
 mod yard;
