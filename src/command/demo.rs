@@ -20,6 +20,7 @@ use self::cloud::Cloud;
 use self::directory::Directory;
 use self::interrupt::{Interrupt, Interrupted};
 use self::step::Steps;
+use crate::loader;
 
 /// The demo's user.
 const USER: &str = "alice";
@@ -63,7 +64,7 @@ fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
 
     let interrupt = Interrupt::watch()?;
     let directory = Directory::take(&place)?;
-    let steps = Steps::new(&interrupt, directory.file("setup.log"));
+    let steps = Steps::new(&interrupt, directory.file("setup.log"), &loader::instance(&place));
     directory.wait_for_the_last(&interrupt)?;
     bastion::port_is_free(args.listen)?;
     material::write(&directory.file("material"))?;

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::cloud::Cloud;
 use super::directory::{self, Directory};
 use super::step::{Steps, dies_with_us, end};
+use crate::{jailer, loader};
 
 /// The jailer gives its roles ten seconds.
 const STOP: Duration = Duration::from_secs(15);
@@ -22,6 +24,8 @@ const START: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Bastion {
     process: Child,
+    /// Its part of the names in /run and /sys/fs/cgroup.
+    instance: String,
 }
 
 /// Fails with a sentence if somebody else listens there.
@@ -55,7 +59,7 @@ pub(super) fn start(
         .process_group(0);
     cloud.environment(&mut command);
     let process = command.spawn().context("cannot start the bastion")?;
-    let mut bastion = Bastion { process };
+    let mut bastion = Bastion { process, instance: loader::instance(&directory.file(directory::STATE)) };
     fs::write(directory.file(directory::PROCESS), bastion.process.id().to_string())?;
     steps.until("starting the bastion", &mut bastion.process, START, || speaks(listen))?;
     Ok(bastion)
@@ -75,13 +79,26 @@ impl Drop for Bastion {
             let _ = kill_process(pid, Signal::TERM);
         }
         let asked = Instant::now();
-        while asked.elapsed() < STOP {
-            if !matches!(self.process.try_wait(), Ok(None)) {
-                return;
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if asked.elapsed() > STOP {
+                eprintln!("the bastion did not end in {} s and is killed", STOP.as_secs());
+                end(&mut self.process);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        eprintln!("the bastion did not end in {} s and is killed", STOP.as_secs());
-        end(&mut self.process);
+        sweep(&self.instance);
     }
+}
+
+/// A bastion that ends leaves its empty directories for the next start; after a demo there may be none.
+fn sweep(instance: &str) {
+    for hierarchy in ["", "unified", "pids", "memory", "cpu"] {
+        let own = Path::new("/sys/fs/cgroup").join(hierarchy).join(format!("stockade-{instance}"));
+        for jail in fs::read_dir(&own).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(jail.path());
+        }
+        let _ = fs::remove_dir(&own);
+    }
+    // Its mounts were its own and are gone with it.
+    let _ = fs::remove_dir_all(jailer::instance_directory(instance));
 }

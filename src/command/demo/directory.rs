@@ -25,7 +25,7 @@ pub(super) const PROCESS: &str = "bastion.pid";
 pub(super) const RECORDINGS: &str = "recordings";
 pub(super) const USER_KEY: &str = "alice_ed25519";
 const HOST_KEY: &str = "host_ed25519";
-const STATE: &str = "state";
+pub(super) const STATE: &str = "state";
 /// Says which built image is the imported one.
 const IMPORTED: &str = "image.imported";
 /// Five numbers from here on, where no account, container or subordinate range of Debian's lies.

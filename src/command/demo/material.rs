@@ -20,6 +20,7 @@ const CARRIED: &[(&str, &[u8])] = carried![
     "images/files/etc/hostname" from "images/files/etc/hostname",
     "images/files/etc/hosts" from "images/files/etc/hosts",
     "images/files/etc/nsswitch.conf" from "images/files/etc/nsswitch.conf",
+    "images/files/etc/skel/.profile" from "images/files/etc/skel/.profile",
     "images/files/etc/profile" from "images/files/etc/profile",
     "bed/bed_aws.py" from "tests/bed/bed_aws.py",
     "bed/requirements.txt" from "tests/bed/requirements.txt",

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,22 +24,50 @@ const LAST_LINES: usize = 12;
 pub(super) struct Steps<'a> {
     pub interrupt: &'a Interrupt,
     log: PathBuf,
+    scratch: Scratch,
+}
+
+/// A directory for what the steps leave when they are killed; others may enter it, as apt's and dpkg's users must.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// By the demo's lock nobody else of ours uses it; what a stranger put there is not entered.
+    fn make(&self) -> anyhow::Result<()> {
+        self.clear();
+        fs::create_dir(&self.0)?;
+        Ok(fs::set_permissions(&self.0, std::fs::Permissions::from_mode(0o755))?)
+    }
+
+    fn clear(&self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 impl<'a> Steps<'a> {
-    pub(super) fn new(interrupt: &'a Interrupt, log: PathBuf) -> Self {
-        Self { interrupt, log }
+    /// `name` tells this demo's scratch directory from another's.
+    pub(super) fn new(interrupt: &'a Interrupt, log: PathBuf, name: &str) -> Self {
+        let scratch = Scratch(Path::new("/var/tmp").join(format!("stockade-demo-{name}")));
+        Self { interrupt, log, scratch }
     }
 
     /// Runs a program to its end, in PID and mount namespaces of its own: whatever it starts or mounts goes with it, and
     /// it goes with us. Returns what it wrote to its standard output.
     pub(super) fn run(&self, what: &str, program: &Path, arguments: &[&OsStr]) -> anyhow::Result<String> {
         let output = self.log.with_extension("out");
+        self.scratch.make()?;
         let mut unshare = dies_with_us("KILL", "unshare");
         unshare
             .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"])
             .arg(program)
             .args(arguments)
+            .env("TMPDIR", &self.scratch.0)
             .stdin(Stdio::null())
             .stdout(fs::File::create(&output)?.into_parts().0)
             .stderr(self.log()?)

@@ -38,7 +38,10 @@ fn role(role: Role) -> Check {
     let name = format!("fence-{role}");
     match ask(&role.to_string()) {
         Ok((true, _)) => Check::ok(&name, "holds"),
-        Ok((false, said)) => Check::fail(&name, format!("{said}; a kernel with landlock and seccomp is needed")),
+        Ok((false, said)) => Check::fail(
+            &name,
+            format!("{said}: what the role is refused was let through; do not run it on this kernel"),
+        ),
         Err(why) => Check::fail(&name, why),
     }
 }
