@@ -13,6 +13,7 @@ mod fault;
 mod filter;
 pub mod home;
 mod jail;
+mod jails;
 mod modes;
 mod plan;
 mod rights;

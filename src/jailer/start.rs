@@ -50,17 +50,26 @@ fn serve(configuration: &str) -> Result<ExitCode, Fault> {
     let alone = Alone::prove().step("begin as a process of one thread")?;
     let signals = signal::descriptor(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).step("watch for signals")?;
     let program = open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open the program")?;
-    let (plan, held) = match load(&alone, &program, configuration, false) {
+    let (plan, held) = match load(&alone, &program, configuration, None) {
         Ok(loaded) => loaded,
         Err(NoPlan::Refused(code)) => return Ok(ExitCode::from(code)),
         Err(NoPlan::Fault(fault)) => return Err(fault),
     };
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    many_descriptors()?;
     userns::private_mounts(&alone)?;
     let run = instance_directory(&plan.instance);
     prepare(&run)?;
     let mut jailer = Jailer::new(alone, plan, held, program, configuration.to_owned(), run)?;
     jailer.serve(&signals)
+}
+
+/// A jail costs the jailer and the porter some ten descriptors each; the roles inherit the limit, jails do not.
+fn many_descriptors() -> Result<(), Fault> {
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let limit = Some(most.unwrap_or(65536));
+    let limit = rustix::process::Rlimit { current: limit, maximum: limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).step("raise the limit of descriptors")
 }
 
 /// Directories of this boot, closed to everybody: what lies in them is reached through them or not at all.
@@ -87,12 +96,12 @@ pub fn sealed(name: &str, bytes: &[u8]) -> Result<OwnedFd, Fault> {
     Ok(file.into())
 }
 
-/// Has another process read the configuration; `again`: for a reload, so it opens no listeners.
-pub fn load(alone: &Alone, program: &OwnedFd, path: &str, again: bool) -> Result<(Plan, Held), NoPlan> {
+/// Has another process read the configuration; `former`: for a reload, the one in force, whose listeners stay open.
+pub fn load(alone: &Alone, program: &OwnedFd, path: &str, former: Option<&OwnedFd>) -> Result<(Plan, Held), NoPlan> {
     let (ours, theirs) = pair().step("make a socket for the loader").map_err(NoPlan::Fault)?;
     let cloned = clone(alone, 0, None).step("clone the loader").map_err(NoPlan::Fault)?;
     let Cloned::Parent { pidfd, .. } = cloned else {
-        let Err(fault) = become_loader(program.as_fd(), &theirs, path, again);
+        let Err(fault) = become_loader(program.as_fd(), &theirs, path, former);
         eprintln!("stockade: loader: {fault}");
         exit_now(1)
     };
@@ -110,17 +119,18 @@ fn become_loader(
     program: BorrowedFd<'_>,
     socket: &OwnedFd,
     path: &str,
-    again: bool,
+    former: Option<&OwnedFd>,
 ) -> Result<std::convert::Infallible, Fault> {
     signal::reset().step("reset the signals")?;
     set_parent_process_death_signal(Some(Signal::KILL)).step("die with the jailer")?;
     let text = |s: &str| CString::new(s).map_err(|_| Fault::new("start the loader", "a NUL byte in a path"));
     let mut arguments = vec![text(LOADER)?, text(path)?];
-    if again {
+    if former.is_some() {
         arguments.push(text("--again")?);
     }
     let environment = vec![text(&format!("PATH={}", super::home::SBIN))?];
-    let places = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr(), socket.as_fd()];
+    let mut places = vec![rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr(), socket.as_fd()];
+    places.extend(former.map(AsFd::as_fd));
     Err(Fault { step: "execute the loader", error: exec_with(program, &places, &arguments, &environment) })
 }
 

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{self, Config};
 use crate::image;
 use crate::jailer::{Account, Fault, Limits, Plan, Step, sealed};
+use crate::privsep::begin::read_sealed;
 use crate::privsep::link::send_packet;
 
 /// `EX_CONFIG`
@@ -41,6 +42,9 @@ pub fn run(path: &Path, again: bool) -> ExitCode {
 
 fn hand_over(config: &Config, again: bool) -> anyhow::Result<()> {
     let socket = crate::sys::exec::inherited(3)?;
+    if again {
+        keep_what_is_fixed(config)?;
+    }
     let json = serde_json::to_vec(config)?;
     prepare::directories(config)?;
     let image = image::Store::new(config.state.directory.join("images")).resolve(&config.jail.image.parse()?)?;
@@ -59,6 +63,16 @@ fn hand_over(config: &Config, again: bool) -> anyhow::Result<()> {
     let ride: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
     let packet = minicbor::to_vec(&plan)?;
     send_packet(socket.as_fd(), &packet, &ride).step("hand the plan to the jailer")?;
+    Ok(())
+}
+
+/// Some settings are made once: uids under jails that stand, listeners, accounts.
+fn keep_what_is_fixed(config: &Config) -> anyhow::Result<()> {
+    let former: Config = serde_json::from_slice(&read_sealed(crate::sys::exec::inherited(4)?)?)?;
+    let fixed = former.fixed_against(config);
+    if !fixed.is_empty() {
+        anyhow::bail!("{} cannot change while the bastion runs; restart it, or set the former value", fixed.join(", "));
+    }
     Ok(())
 }
 
