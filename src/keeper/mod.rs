@@ -28,7 +28,6 @@ use regex::bytes::RegexSet;
 use self::desk::Desk;
 use self::reel::ReelError;
 use crate::audit::{self, AuditError};
-use crate::config;
 use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{FromJailer, JailerToKeeper, Silence};
@@ -43,7 +42,7 @@ pub use space::Thresholds;
 pub struct Settings {
     pub durability: Durability,
     pub input: InputPolicy,
-    /// Prompts after which input is not kept though the terminal does not hide it.
+    /// Prompts after which input is not kept though the terminal does not hide it, beside those of `PROMPTS`.
     pub prompts: RegexSet,
     /// Bytes kept on disk for the end of each recording.
     pub reserve: u64,
@@ -54,31 +53,8 @@ pub struct Settings {
     pub audit: String,
 }
 
-/// Prompts that every keeper knows; the configuration adds its own.
+/// Prompts that every keeper knows, beside the configuration's.
 const PROMPTS: &str = r"(?i)(password|passphrase|passcode|verification code|one-time code|\bpin\b)[^:]{0,80}: ?$";
-
-impl Settings {
-    /// From a configuration that has been checked: an expression that does not compile is an error there already.
-    pub fn new(recording: &config::Recording, audit: &config::Audit) -> Result<Self, regex::Error> {
-        let name = audit.file.file_name().unwrap_or_else(|| "audit.jsonl".as_ref());
-        Ok(Self {
-            durability: match recording.durability {
-                config::Durability::Local => Durability::Local,
-                config::Durability::Relaxed => Durability::Relaxed,
-            },
-            input: match recording.input {
-                config::Input::Redacted => InputPolicy::Redacted,
-                config::Input::Full => InputPolicy::Full,
-                config::Input::None => InputPolicy::None,
-            },
-            prompts: RegexSet::new(recording.redact.iter().map(String::as_str).chain([PROMPTS]))?,
-            reserve: recording.reserve,
-            space: Thresholds { warn: recording.warn_at, refuse: recording.refuse_at, end: recording.end_at },
-            bulk_after: recording::BULK_AFTER,
-            audit: name.to_string_lossy().into_owned(),
-        })
-    }
-}
 
 /// What the keeper holds when it begins: locked down, inside its runtime.
 #[derive(Debug)]
@@ -97,6 +73,8 @@ pub struct Start {
 pub enum KeeperError {
     #[error("the audit trail cannot be written")]
     Audit(#[source] AuditError),
+    #[error("the prompts before hidden input cannot be compiled; shorten [recording] redact")]
+    Prompts(#[source] regex::Error),
     #[error("the recordings' directory cannot be used")]
     Directory(#[source] std::io::Error),
     #[error("the jailer's link failed")]
@@ -107,8 +85,11 @@ pub enum KeeperError {
 
 /// Keeps until the jailer is gone.
 pub async fn serve(start: Start) -> Result<(), KeeperError> {
-    let (sink, scribe) = audit::open(start.audit, &start.settings.audit).map_err(KeeperError::Audit)?;
-    let desk = Arc::new(Desk::new(start.settings, start.recordings, sink).map_err(KeeperError::Directory)?);
+    let mut settings = start.settings;
+    let prompts = settings.prompts.patterns().iter().map(String::as_str).chain([PROMPTS]);
+    settings.prompts = RegexSet::new(prompts).map_err(KeeperError::Prompts)?;
+    let (sink, scribe) = audit::open(start.audit, &settings.audit).map_err(KeeperError::Audit)?;
+    let desk = Arc::new(Desk::new(settings, start.recordings, sink).map_err(KeeperError::Directory)?);
     let mut scribe = tokio::spawn(scribe.run());
     tokio::spawn(recover(desk.clone()));
     tokio::spawn(space::watch(desk.clone()));
