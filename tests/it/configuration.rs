@@ -8,7 +8,8 @@ use crate::yard::{STOCKADE, Yard, until};
 /// "unknown keys refused, all mistakes reported at once with file, line and caret, exit 78 before any socket opens"
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let plan = Yard::new().user("alice").config("jail.pids = 'many'\nssh.no_such_key = 1\nrecording.input = 'sometimes'");
+    let plan =
+        Yard::new().user("alice").config("jail.pids = 'many'\nssh.no_such_key = 1\nrecording.input = 'sometimes'");
     let file = plan.write();
     for verb in ["serve", "check"] {
         let ran = Command::new(STOCKADE).arg(verb).arg("--config").arg(&file).output().unwrap();

@@ -9,7 +9,8 @@ use crate::yard::{Plan, Yard, until};
 /// A bastion with the bed as its AWS; the jail's own calls do not reach it, as they reach nothing.
 fn yard(bed: &Bed) -> Plan {
     let role = "arn:aws:iam::123456789012:role/bastion/{user}";
-    let mut plan = Yard::new().config(&format!("aws.region = 'us-east-1'\naws.role = '{role}'\njail.memory = '512MiB'"));
+    let mut plan =
+        Yard::new().config(&format!("aws.region = 'us-east-1'\naws.role = '{role}'\njail.memory = '512MiB'"));
     for (name, value) in bed.bastion() {
         plan = plan.env(&name, &value);
     }
@@ -101,7 +102,8 @@ fn the_credentials_are_the_users_role() {
         .output()
         .unwrap();
     let arn = String::from_utf8_lossy(&caller.stdout).trim().to_owned();
-    let session = yard.audit().wait_for("SK4001I", |event| event["unmapped"]["access_key_id"] == text("AccessKeyId").as_str());
+    let session =
+        yard.audit().wait_for("SK4001I", |event| event["unmapped"]["access_key_id"] == text("AccessKeyId").as_str());
     let session = session["session"]["uid"].as_str().unwrap();
     assert_eq!(arn, format!("arn:aws:sts::123456789012:assumed-role/alice/{session}"), "{caller:?}");
 }
@@ -112,13 +114,18 @@ fn the_container_addresses_want_the_token() {
     let bed = Bed::start();
     let yard = yard(&bed).start();
     for address in ["169.254.170.2/v1/credentials", "169.254.170.23/v1/credentials", "[fd00:ec2::23]/v1/credentials"] {
-        let get = format!("curl -gsS -o /tmp/o -w '%{{http_code}}' -H \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" http://{address}; echo; cat /tmp/o");
+        let get = format!(
+            "curl -gsS -o /tmp/o -w '%{{http_code}}' -H \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" http://{address}; echo; cat /tmp/o"
+        );
         let said = yard.ssh("alice").run(&get).ok();
         assert!(said.starts_with("200\n") && said.contains("AccessKeyId"), "{address}: {said}");
-        let bare = yard.ssh("alice").run(&format!("curl -gsS -o /tmp/o -w '%{{http_code}}' http://{address}; cat /tmp/o"));
+        let bare =
+            yard.ssh("alice").run(&format!("curl -gsS -o /tmp/o -w '%{{http_code}}' http://{address}; cat /tmp/o"));
         assert!(bare.text().starts_with('4') && !bare.text().contains("AccessKeyId"), "{address}: {}", bare.text());
     }
-    let mode = yard.ssh("alice").run("stat -c '%U %a' $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE; echo x >> $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+    let mode = yard.ssh("alice").run(
+        "stat -c '%U %a' $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE; echo x >> $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    );
     assert!(mode.stderr.contains("denied") || mode.stderr.contains("Read-only"), "{} {}", mode.text(), mode.stderr);
 }
 
@@ -139,18 +146,26 @@ fn refusals_are_awss_own() {
         (format!("{with} {at}/meta-data/no-such-thing"), "404"),
         (format!("-X PUT {at}/api/token"), "400"),
         (format!("-X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 99999' {at}/api/token"), "400"),
-        (format!("-X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' -H 'X-Forwarded-For: 1.2.3.4' {at}/api/token"), "403"),
+        (
+            format!(
+                "-X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' -H 'X-Forwarded-For: 1.2.3.4' {at}/api/token"
+            ),
+            "403",
+        ),
         (format!("{with} {at}/meta-data/placement/region"), "200"),
         (format!("{with} {at}/dynamic/instance-identity/document"), "200"),
         (format!("{with} http://[fd00:ec2::254]/latest/meta-data/"), "200"),
     ] {
         assert_eq!(code(&arguments), expected, "{arguments}");
     }
-    let ttl = yard.ssh("alice").run(&format!("curl -sS -D - -o /dev/null -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {at}/api/token"));
+    let ttl = yard.ssh("alice").run(&format!(
+        "curl -sS -D - -o /dev/null -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {at}/api/token"
+    ));
     assert!(ttl.ok().to_lowercase().contains("x-aws-ec2-metadata-token-ttl-seconds: 60"), "{}", ttl.text());
     yard.audit().wait_for("SK5001W", |event| event["api"]["response"]["code"] == 401);
     let document: Value =
-        serde_json::from_str(&yard.ssh("alice").run(&format!("{TOKEN} md dynamic/instance-identity/document")).ok()).unwrap();
+        serde_json::from_str(&yard.ssh("alice").run(&format!("{TOKEN} md dynamic/instance-identity/document")).ok())
+            .unwrap();
     assert_eq!((&document["region"], &document["accountId"]), (&"us-east-1".into(), &"123456789012".into()));
 }
 
@@ -161,8 +176,12 @@ fn a_token_of_one_jail_is_nothing_in_another() {
     let yard = yard(&bed).start();
     let mut alice = yard.ssh("alice").terminal();
     alice.prompt();
-    let token = alice.shell("curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 600' http://169.254.169.254/latest/api/token");
-    let stolen = format!("curl -sS -o /dev/null -w '%{{http_code}}' -H 'X-aws-ec2-metadata-token: {token}' http://169.254.169.254/latest/meta-data/");
+    let token = alice.shell(
+        "curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 600' http://169.254.169.254/latest/api/token",
+    );
+    let stolen = format!(
+        "curl -sS -o /dev/null -w '%{{http_code}}' -H 'X-aws-ec2-metadata-token: {token}' http://169.254.169.254/latest/meta-data/"
+    );
     assert_eq!(alice.shell(&stolen), "200");
     assert_eq!(yard.ssh("bob").run(&stolen).ok(), "401");
 }
@@ -173,7 +192,10 @@ fn who_has_no_role_gets_no_credentials() {
     let bed = Bed::start();
     let yard = yard(&bed).user("erin").start();
     let said = yard.ssh("erin").run(&format!("{TOKEN} md {ROLE}/erin")).text();
-    assert!(!said.contains("AccessKeyId") && said.contains("AccessDenied") || said.contains("AssumeRoleUnauthorizedAccess"), "{said}");
+    assert!(
+        !said.contains("AccessKeyId") && said.contains("AccessDenied") || said.contains("AssumeRoleUnauthorizedAccess"),
+        "{said}"
+    );
     yard.audit().wait_for("SK4002W", |event| event["user"]["name"] == "erin");
     let alice = yard.ssh("alice").run(&format!("{TOKEN} md {ROLE}/alice")).text();
     assert!(alice.contains("Success"), "{alice}");

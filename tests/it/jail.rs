@@ -123,7 +123,9 @@ fn proc_and_dev_are_masked() {
     }
     let nodes = yard.ssh("alice").run("ls /dev").ok();
     for node in nodes.split_whitespace() {
-        let known = ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
+        let known = [
+            "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero",
+        ];
         assert!(known.contains(&node), "/dev/{node}");
     }
     let processes = yard.ssh("alice").run("ls -d /proc/[0-9]* | wc -l").ok();
@@ -143,7 +145,9 @@ fn the_image_is_below_and_scratch_is_limited() {
     assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
     assert!(full.ok().parse::<u64>().unwrap() <= 16 << 20);
     assert_eq!(yard.ssh("alice").run("ls -A /tmp").ok(), "", "the next jail begins clean");
-    let many = yard.ssh("alice").run("cd /tmp && i=0; while [ $i -lt 40000 ]; do : > $i || break; i=$((i+1)); done 2>/dev/null; echo $i");
+    let many = yard
+        .ssh("alice")
+        .run("cd /tmp && i=0; while [ $i -lt 40000 ]; do : > $i || break; i=$((i+1)); done 2>/dev/null; echo $i");
     assert!(many.ok().parse::<u32>().unwrap() < 40_000, "inodes have a limit");
     let shm = yard.ssh("alice").run("head -c 256M /dev/zero > /dev/shm/x");
     assert_ne!(shm.code, Some(0), "/dev/shm has a limit");
@@ -153,7 +157,8 @@ fn the_image_is_below_and_scratch_is_limited() {
 #[test]
 fn a_fork_bomb_stays_in_its_jail() {
     let yard = Yard::new().user("alice").user("bob").config("jail.pids = 40").start();
-    let bomb = yard.ssh("alice").run("for i in $(seq 100); do sleep 30 & done 2>/tmp/e; grep -c . /tmp/e; jobs -r | wc -l");
+    let bomb =
+        yard.ssh("alice").run("for i in $(seq 100); do sleep 30 & done 2>/tmp/e; grep -c . /tmp/e; jobs -r | wc -l");
     assert!(bomb.stderr.contains("Resource temporarily unavailable") || bomb.code != Some(0), "{bomb:?}");
     assert_eq!(yard.ssh("bob").run("echo fine").ok(), "fine");
 }
@@ -162,7 +167,8 @@ fn a_fork_bomb_stays_in_its_jail() {
 #[test]
 fn a_glutton_is_killed_in_its_jail() {
     let yard = Yard::new().user("alice").config("jail.memory = '64MiB'").start();
-    let glutton = yard.ssh("alice").run("head -c 200M /dev/zero | tail -c 200M > /dev/null; echo status ${PIPESTATUS[1]}");
+    let glutton =
+        yard.ssh("alice").run("head -c 200M /dev/zero | tail -c 200M > /dev/null; echo status ${PIPESTATUS[1]}");
     assert_eq!(glutton.ok(), "status 137", "{}", glutton.stderr);
     assert_eq!(yard.ssh("alice").run("echo fine").ok(), "fine");
 }
@@ -183,7 +189,11 @@ fn a_busy_jail_is_throttled() {
 fn a_home_is_its_users_and_has_an_end() {
     let yard = Yard::new().user("alice").user("bob").start();
     yard.ssh("alice").run("echo kept > ~/note; mkdir ~/d; ln -s /etc ~/d/link; chmod 600 ~/note").ok();
-    assert_eq!(yard.ssh("alice").run("cat ~/note; stat -c %U ~/note").ok(), "kept\nalice", "from one session to the next");
+    assert_eq!(
+        yard.ssh("alice").run("cat ~/note; stat -c %U ~/note").ok(),
+        "kept\nalice",
+        "from one session to the next"
+    );
     assert_eq!(yard.ssh("bob").run("ls -A ~; ls /home").ok(), "bob");
     let full = yard.ssh("alice").run("head -c 100M /dev/zero > ~/big; stat -c %s ~/big; rm ~/big");
     assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
@@ -277,7 +287,8 @@ except OSError as e:
     terminal.prompt();
     let said = terminal.shell("python3 ~/try.py");
     assert!(said.lines().count() >= 28, "{said}");
-    let possible: Vec<&str> = said.lines().filter(|line| line.contains("POSSIBLE") || line.contains("EFAULT")).collect();
+    let possible: Vec<&str> =
+        said.lines().filter(|line| line.contains("POSSIBLE") || line.contains("EFAULT")).collect();
     assert!(possible.is_empty(), "{said}");
 }
 
@@ -290,8 +301,11 @@ fn process_one_is_nobody_from_a_memfd() {
     let init = until("the jail's process 1", || {
         crate::yard::children(yard.jailer()).into_iter().find(|pid| {
             let status = status_of(*pid).unwrap_or_default();
-            status.lines().any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() == 3 && line.ends_with("\t1"))
-                && std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.to_string_lossy().contains("memfd:"))
+            status
+                .lines()
+                .any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() == 3 && line.ends_with("\t1"))
+                && std::fs::read_link(format!("/proc/{pid}/exe"))
+                    .is_ok_and(|exe| exe.to_string_lossy().contains("memfd:"))
         })
     });
     let status = status_of(init).unwrap();

@@ -87,7 +87,9 @@ fn a_killed_gate_leaves_jails_and_recordings_whole() {
     let yard = Yard::new().user("alice").config("ssh.linger = '3s'").start();
     let mut terminal = yard.ssh("alice").terminal();
     terminal.prompt();
-    terminal.enter("echo before; for i in 1 2 3 4 5 6 7 8 9; do echo tick $i > ~/tick; sleep 0.2; done; echo lasted > ~/lasted");
+    terminal.enter(
+        "echo before; for i in 1 2 3 4 5 6 7 8 9; do echo tick $i > ~/tick; sleep 0.2; done; echo lasted > ~/lasted",
+    );
     terminal.wait_for("\nbefore\r\n");
     let others: Vec<u32> = ["keeper", "warden", "porter", "tally"].map(|role| yard.role(role)).to_vec();
     yard.kill("gate");
@@ -99,7 +101,11 @@ fn a_killed_gate_leaves_jails_and_recordings_whole() {
     assert!(now.starts_with("tick"), "{now}");
     yard.audit().wait_for("SK2002I", |event| event["unmapped"]["reason"] == "the connection was lost");
     assert_eq!(yard.ssh("alice").run("cat ~/lasted").ok(), "lasted", "the jail outlived its gate");
-    assert_eq!(others, ["keeper", "warden", "porter", "tally"].map(|role| yard.role(role)).to_vec(), "nobody else ended");
+    assert_eq!(
+        others,
+        ["keeper", "warden", "porter", "tally"].map(|role| yard.role(role)).to_vec(),
+        "nobody else ended"
+    );
     let first = yard.sessions()[0]["session"].as_str().unwrap().to_owned();
     let recording = yard.recording(&first).closed();
     assert!(recording.show().contains("whole and closed"), "{}", recording.show());

@@ -11,9 +11,7 @@ const PROCESSES: &[&str] = &["jailer", "loader", "gate", "warden", "porter", "ke
 const NEAR_THE_FLOOR: &[&str] = &["jailer", "keeper", "tally", "privsep", "loader", "command"];
 
 /// What crosses the arrows all the same, and why it may.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("loader", "jailer", "the loader makes the jailer's plan, a value"),
-];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[("loader", "jailer", "the loader makes the jailer's plan, a value")];
 
 #[derive(Debug)]
 struct Line {
@@ -32,7 +30,10 @@ fn rooms_name_only_the_rooms_below() {
 fn every_exception_is_still_used() {
     let used: BTreeSet<(String, String)> = lines().into_iter().map(|line| (line.room, line.names)).collect();
     for (room, names, _) in EXCEPTIONS {
-        assert!(used.contains(&((*room).into(), (*names).into())), "{room} no longer names {names}: take it off the list");
+        assert!(
+            used.contains(&((*room).into(), (*names).into())),
+            "{room} no longer names {names}: take it off the list"
+        );
     }
 }
 
@@ -63,7 +64,9 @@ fn judge(line: &Line) -> Option<String> {
         _ if LAW.contains(&names) => return None,
         _ if LAW.contains(&room) => "the law is pure: pass it values",
         _ if LEDGER.contains(&names) && (PROCESSES.contains(&room) || LEDGER.contains(&room)) => return None,
-        _ if PROCESSES.contains(&names) && PROCESSES.contains(&room) => "processes know each other by privsep messages only",
+        _ if PROCESSES.contains(&names) && PROCESSES.contains(&room) => {
+            "processes know each other by privsep messages only"
+        }
         _ if PROCESSES.contains(&names) => "a process is above",
         _ => "no arrow goes there",
     };
@@ -74,7 +77,8 @@ fn lines() -> Vec<Line> {
     let mut found = Vec::new();
     for file in files(&source()) {
         let relative = file.strip_prefix(source()).unwrap();
-        let room = relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let room =
+            relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
         let text = fs::read_to_string(&file).unwrap();
         // Tests beside the code may use what they like.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();

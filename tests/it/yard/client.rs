@@ -91,13 +91,18 @@ impl<'y> Ssh<'y> {
 
     fn line(&self, rest: &[&str]) -> Vec<String> {
         let known = format!("UserKnownHostsFile={}", self.yard.path("known_hosts").display());
-        let mut line: Vec<String> = ["ssh", "-F", "none", "-p", &self.yard.port().to_string()].map(str::to_owned).to_vec();
+        let mut line: Vec<String> =
+            ["ssh", "-F", "none", "-p", &self.yard.port().to_string()].map(str::to_owned).to_vec();
         // The first value of an option counts, so a test's own come first.
         line.extend(self.arguments.iter().cloned());
         line.extend(["-i", &self.key.display().to_string()].map(str::to_owned));
-        for option in
-            [&known, "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "BatchMode=yes"]
-        {
+        for option in [
+            &known,
+            "GlobalKnownHostsFile=/dev/null",
+            "StrictHostKeyChecking=yes",
+            "IdentitiesOnly=yes",
+            "BatchMode=yes",
+        ] {
             line.extend(["-o".into(), option.to_owned()]);
         }
         line.push(format!("{}@127.0.0.1", self.user));

@@ -13,8 +13,13 @@ pub fn of(state: &Path, owns: impl Fn(u32) -> bool) -> Vec<String> {
         }
     }
     let cgroup = format!("stockade-{instance}");
-    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/cpu"]
-    {
+    for root in [
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/unified",
+        "/sys/fs/cgroup/pids",
+        "/sys/fs/cgroup/memory",
+        "/sys/fs/cgroup/cpu",
+    ] {
         // The bastion's own directory may stay; a jail's may not.
         for entry in fs::read_dir(Path::new(root).join(&cgroup)).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -19,7 +19,8 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn of(line: &[String], environment: &[(&str, &str)]) -> Self {
-        let pair = native_pty_system().openpty(PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 }).unwrap();
+        let pair =
+            native_pty_system().openpty(PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 }).unwrap();
         let mut command = CommandBuilder::new(&line[0]);
         command.args(&line[1..]);
         command.env_clear();
