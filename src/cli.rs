@@ -16,6 +16,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Try it: a bastion on this machine, and a shell in a jail
+    Demo(command::demo::Args),
+    /// Test whether this host can carry a bastion, and say how to mend it
+    Doctor(command::doctor::Args),
     /// Run the bastion
     Serve(command::serve::Args),
     /// Read a configuration, say everything that is wrong with it, or explain one decision
@@ -36,6 +40,8 @@ pub fn run() -> ExitCode {
         return code;
     }
     let done = match Cli::parse().verb {
+        Verb::Demo(args) => command::demo::run(args),
+        Verb::Doctor(args) => command::doctor::run(args),
         Verb::Serve(args) => command::serve::run(args),
         Verb::Check(args) => command::check::run(args),
         Verb::Image(args) => command::image::run(args),

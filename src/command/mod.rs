@@ -2,6 +2,8 @@
 
 pub mod audit;
 pub mod check;
+pub mod demo;
+pub mod doctor;
 pub mod image;
 pub mod role;
 pub mod serve;

@@ -68,13 +68,12 @@ fn serve(configuration: &str) -> Result<ExitCode, Fault> {
 fn many_descriptors() -> Result<(), Fault> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
-    let most = Some(most.unwrap_or(65536));
     if setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_ok() {
         return Ok(());
     }
-    // Root without CAP_SYS_RESOURCE, as in many containers, stays below the limit it was given.
-    let given = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: given, maximum: given }).step("raise the limit of descriptors")
+    // Root without CAP_SYS_RESOURCE, in a container perhaps: then as far as it goes; `stockade doctor` counts.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).step("raise the limit of descriptors")
 }
 
 /// Directories of this boot, closed to everybody: what lies in them is reached through them or not at all.

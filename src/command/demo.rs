@@ -1,0 +1,100 @@
+//! `stockade demo`: a bastion on this machine for trying out, from nothing to a shell in a jail.
+//!
+//! Everything it makes lies in one directory, everything it starts ends with it: the bastion by the signal that a parent's
+//! death sends, the emulator by the end of its standard input, the set-up by its own PID namespace.
+
+mod bastion;
+mod client;
+mod cloud;
+mod directory;
+mod interrupt;
+mod material;
+mod needs;
+mod step;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use self::cloud::Cloud;
+use self::directory::Directory;
+use self::interrupt::{Interrupt, Interrupted};
+use self::step::Steps;
+use crate::loader;
+
+/// The demo's user.
+const USER: &str = "alice";
+/// What a shell says of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Try stockade on this machine: builds an image, makes keys and a configuration, starts everything, logs in, and takes
+/// all of it down again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where everything it makes lies [default: ~/.local/state/stockade-demo]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Where the bastion listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2222")]
+    listen: SocketAddr,
+    /// With an AWS identity of your own: the role of each user [default: role/bastion/{user} in its account]
+    #[arg(long, value_name = "ARN")]
+    role: Option<String>,
+    /// Install Debian packages that are missing
+    #[arg(long)]
+    install: bool,
+    /// Run this over ssh instead of a shell and exit with its status: one word is a command line for the shell in the
+    /// jail, several are a program and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match demonstrate(&args) {
+        Err(error) if error.is::<Interrupted>() => Ok(ExitCode::from(INTERRUPTED)),
+        done => done,
+    }
+}
+
+fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
+    let place = directory::place(args.directory.as_deref())?;
+    let own_identity = cloud::is_configured();
+    needs::meet(&place, own_identity, args.install)?;
+
+    let interrupt = Interrupt::watch()?;
+    let directory = Directory::take(&place)?;
+    let steps = Steps::new(&interrupt, directory.file("setup.log"), &loader::instance(&place));
+    directory.wait_for_the_last(&interrupt)?;
+    bastion::port_is_free(args.listen)?;
+    material::write(&directory.file("material"))?;
+
+    directory.image(&steps)?;
+    directory.keys(args.listen)?;
+    let cloud = if own_identity { Cloud::own(args.role.clone())? } else { Cloud::emulated(&directory, &steps)? };
+    directory.configuration(args.listen, &cloud)?;
+    let bastion = bastion::start(&directory, &cloud, args.listen, &steps)?;
+    if args.command.is_empty() {
+        banner(&directory, &cloud, args.listen);
+    }
+    let status = client::run(&directory, args.listen, &args.command, &interrupt);
+    drop(bastion);
+    drop(cloud);
+    Ok(ExitCode::from(status?))
+}
+
+fn banner(directory: &Directory, cloud: &Cloud, listen: SocketAddr) {
+    let path = |name| directory.file(name).display().to_string();
+    eprintln!("stockade listens on {listen}; you are {USER}, in a jail of your own. AWS: {}.", cloud.name);
+    eprintln!("Everything of the demo lies in {}. From another terminal:", directory.path().display());
+    eprintln!(
+        "  ssh -F none -i {} -o UserKnownHostsFile={} -p {} {USER}@{}",
+        path(directory::USER_KEY),
+        path(directory::KNOWN_HOSTS),
+        listen.port(),
+        listen.ip()
+    );
+    eprintln!("  stockade session list --directory {}", path(directory::RECORDINGS));
+    eprintln!("  tail -f {}", path(directory::AUDIT));
+    eprintln!("Log out to end all of it.\n");
+}

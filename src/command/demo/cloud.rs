@@ -1,0 +1,128 @@
+//! The AWS of the demo: the bastion's own identity if the machine has one, else the emulator.
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use fs_err as fs;
+
+use super::directory::Directory;
+use super::step::{Steps, dies_with_us, end};
+use crate::command::doctor;
+
+const REGION: &str = "us-east-1";
+/// Of every user in the emulator, as `tests/bed/seed.py` makes them.
+const EMULATED_ROLE: &str = "arn:aws:iam::123456789012:role/bastion/{user}";
+/// Any of these names an identity.
+const IDENTITY: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_SHARED_CREDENTIALS_FILE",
+];
+const START: Duration = Duration::from_secs(60);
+
+/// Ends with this value.
+#[derive(Debug)]
+pub(super) struct Cloud {
+    /// For people.
+    pub name: String,
+    pub region: String,
+    pub role: String,
+    emulator: Option<Emulator>,
+}
+
+#[derive(Debug)]
+struct Emulator {
+    process: Child,
+    environment: Vec<(String, String)>,
+}
+
+/// Whether this machine has an identity. An instance role is not looked for: that would ask the network.
+pub(super) fn is_configured() -> bool {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let shared = |name: &str| Path::new(&home).join(".aws").join(name).exists();
+    IDENTITY.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()))
+        || shared("credentials")
+        || shared("config")
+}
+
+impl Cloud {
+    /// The identity that the environment or the shared files name.
+    pub(super) fn own(role: Option<String>) -> anyhow::Result<Self> {
+        let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
+        let region = named.filter(|region| !region.is_empty()).unwrap_or_else(|| REGION.to_owned());
+        let caller = doctor::caller(&region).map_err(|why| {
+            anyhow::anyhow!(
+                "an AWS identity is configured, but cannot be used: {why}; mend it, or unset it for the emulator"
+            )
+        })?;
+        let partition = caller.arn.split(':').nth(1).unwrap_or("aws");
+        let role = role.unwrap_or_else(|| format!("arn:{partition}:iam::{}:role/bastion/{{user}}", caller.account));
+        Ok(Self { name: format!("your own ({}), role {role}", caller.arn), region, role, emulator: None })
+    }
+
+    /// An AWS on this machine, filled with users and roles that exist nowhere else.
+    pub(super) fn emulated(directory: &Directory, steps: &Steps<'_>) -> anyhow::Result<Self> {
+        let bed = directory.file("material").join("bed");
+        let python = steps.run("making the AWS emulator's Python (once)", &bed.join("venv"), &[])?;
+        let out = directory.file("aws");
+        let ready = out.join("ready");
+        fs::create_dir_all(&out)?;
+        match fs::remove_file(&ready) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        let mut command = dies_with_us("KILL", &python);
+        command
+            .arg(bed.join("bed_aws.py"))
+            .args([OsStr::new("--seed"), out.as_os_str(), OsStr::new("--ready-file"), ready.as_os_str()])
+            .args([OsStr::new("--trail"), out.join("trail.jsonl").as_os_str(), OsStr::new("--end-with-stdin")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(steps.log()?)
+            .process_group(0);
+        let process = command.spawn().with_context(|| format!("cannot run {python}"))?;
+        let mut emulator = Emulator { process, environment: Vec::new() };
+        steps.until("starting the AWS emulator", &mut emulator.process, START, || ready.exists())?;
+        emulator.environment = variables(&fs::read_to_string(out.join("bastion.env"))?)?;
+        Ok(Self {
+            name: "an emulator, because no AWS identity is configured on this machine".to_owned(),
+            region: REGION.to_owned(),
+            role: EMULATED_ROLE.to_owned(),
+            emulator: Some(emulator),
+        })
+    }
+
+    /// The emulator knows the demo's users; of yours the demo takes only the role.
+    pub(super) fn is_emulated(&self) -> bool {
+        self.emulator.is_some()
+    }
+
+    /// What the bastion's process must have in its environment.
+    pub(super) fn environment(&self, command: &mut Command) {
+        let Some(emulator) = &self.emulator else { return };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_")) {
+            command.env_remove(name);
+        }
+        command.envs(emulator.environment.iter().cloned());
+    }
+}
+
+fn variables(text: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let line = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let Some(all) = text.lines().map(line).collect() else { bail!("the emulator's environment is not one") };
+    Ok(all)
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        end(&mut self.process);
+    }
+}
