@@ -363,6 +363,7 @@ impl Jailer {
         for (cgroup, _) in &self.resting {
             self.cgroups.remove(cgroup);
         }
+        self.cgroups.close();
         self.homes.close();
         Some(ExitCode::SUCCESS)
     }
