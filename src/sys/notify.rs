@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 const RECV: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
 const ID_VALID: libc::c_ulong = 0x4008_2102;
@@ -25,8 +27,18 @@ pub fn wake_in_place(listener: BorrowedFd<'_>) {
     unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) };
 }
 
-/// The next attempt; `ENOENT` when its process was killed meanwhile.
+/// The next attempt; `ENOENT` when its process was killed meanwhile, `WouldBlock` when none waits, `BrokenPipe` when none
+/// will.
 pub fn receive(listener: BorrowedFd<'_>) -> io::Result<Attempt> {
+    // The call below waits whatever O_NONBLOCK says, and with it every other jail's execs. An attempt whose process dies
+    // after this look does not make it wait: the kernel has counted it.
+    let mut ready = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+    poll(&mut ready, Some(&Timespec::default()))?;
+    let [ready] = ready;
+    if !ready.revents().contains(PollFlags::IN) {
+        let ended = ready.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+        return Err(if ended { io::ErrorKind::BrokenPipe } else { io::ErrorKind::WouldBlock }.into());
+    }
     // SAFETY: all zeroes is a valid seccomp_notif, and the kernel insists on it.
     let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the structure outlives the call and has the kernel's layout.

@@ -29,7 +29,8 @@ fn sha256(bytes: &[u8]) -> String {
 fn exit_statuses_are_exact() {
     let yard = Yard::new().user("alice").start();
     for status in [0, 1, 2, 42, 127, 254] {
-        assert_eq!(yard.ssh("alice").run(&format!("exit {status}")).code, Some(status));
+        let ran = yard.ssh("alice").run(&format!("exit {status}"));
+        assert_eq!(ran.code, Some(status), "{}", ran.stderr);
     }
     let missing = yard.ssh("alice").run("no-such-program");
     assert_eq!(missing.code, Some(127), "{}", missing.stderr);

@@ -287,7 +287,11 @@ impl Drop for Yard {
             })
         };
         if std::thread::panicking() {
-            eprintln!("---- the bastion said:\n{}", self.log());
+            let events = std::fs::read_to_string(self.path("audit/audit.jsonl")).unwrap_or_default();
+            let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+            let told = |event: serde_json::Value| format!("{} {}", event["metadata"]["event_code"], event["message"]);
+            let events: Vec<String> = events.lines().filter_map(line).map(told).collect();
+            eprintln!("---- the bastion said:\n{}---- and wrote:\n{}", self.log(), events.join("\n"));
             return;
         }
         if let Some(ended) = stopped {
