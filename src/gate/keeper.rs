@@ -1,7 +1,7 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::audit::Event;
 use crate::privsep::link::Link;
@@ -14,7 +14,7 @@ const WAITING: usize = 1024;
 #[derive(Debug)]
 pub struct Witness {
     events: mpsc::Sender<Event>,
-    present: AtomicBool,
+    present: watch::Sender<bool>,
     lost: AtomicU64,
 }
 
@@ -25,13 +25,18 @@ impl Witness {
     pub fn start() -> (Arc<Self>, mpsc::Sender<KeeperLink>) {
         let (events, waiting) = mpsc::channel(WAITING);
         let (links, fresh) = mpsc::channel(1);
-        let witness = Arc::new(Self { events, present: AtomicBool::new(false), lost: AtomicU64::new(0) });
+        let witness = Arc::new(Self { events, present: watch::Sender::new(false), lost: AtomicU64::new(0) });
         tokio::spawn(witness.clone().carry(waiting, fresh));
         (witness, links)
     }
 
     pub fn present(&self) -> bool {
-        self.present.load(Ordering::Relaxed)
+        *self.present.borrow()
+    }
+
+    /// Returns when a keeper has come.
+    pub async fn arrived(&self) {
+        let _ = self.present.subscribe().wait_for(|present| *present).await;
     }
 
     /// False: the event will never be written, so what it tells of must not happen.
@@ -49,7 +54,7 @@ impl Witness {
         let mut unsent = None;
         let Some(mut link) = links.recv().await else { return };
         loop {
-            self.present.store(true, Ordering::Relaxed);
+            self.present.send_replace(true);
             tokio::select! {
                 () = self.forward(&link, &mut events, &mut unsent) => {}
                 // Nothing is ever said here: whatever comes is the keeper's end.
@@ -59,7 +64,7 @@ impl Witness {
                     None => return,
                 },
             }
-            self.present.store(false, Ordering::Relaxed);
+            self.present.send_replace(false);
             tracing::warn!("the keeper is away; no connection is accepted until it is back");
             match links.recv().await {
                 Some(fresh) => link = fresh,

@@ -147,6 +147,8 @@ fn first_number() -> u64 {
 }
 
 async fn accept(gate: Arc<Gate>, listener: TcpListener) {
+    // A gate that has just begun has no links yet: who comes meanwhile waits in the backlog and is not turned away.
+    gate.witness.arrived().await;
     loop {
         match listener.accept().await {
             Ok((socket, from)) => admit(&gate, socket, from),

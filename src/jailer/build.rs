@@ -91,6 +91,8 @@ fn become_init(tools: &Tools<'_>, bundle: &Bundle<'_>, cgroup: &Cgroup, control:
     confine(tools.filters)?;
     let null =
         rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).step("open /dev/null")?;
+    // Process 1 waits in a read of its end.
+    rustix::io::ioctl_fionbio(control, false).step("make the control socket wait")?;
     let title = CString::from(c"stockade-init");
     let places = [null.as_fd(), null.as_fd(), null.as_fd(), control.as_fd()];
     Err(Fault { step: "execute process 1", error: exec_with(tools.init, &places, &[title], &[]) })

@@ -2,7 +2,7 @@
 //! still gives birth into the cgroup and a kill of all in it at once.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, statfs, unlinkat};
@@ -97,6 +97,15 @@ impl Cgroups {
             let removed = unlinkat(parent, &cgroup.name, AtFlags::REMOVEDIR);
             all && matches!(removed, Ok(()) | Err(rustix::io::Errno::NOENT))
         })
+    }
+
+    /// At the end: the bastion's own directories, which are empty now or stay.
+    pub fn close(&self) {
+        for parent in self.v1.iter().map(|(_, parent)| parent).chain(&self.v2) {
+            if let Ok(place) = std::fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())) {
+                let _ = std::fs::remove_dir(place);
+            }
+        }
     }
 
     /// What a killed jailer left: its jails died with it, their directories did not.

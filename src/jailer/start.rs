@@ -66,10 +66,14 @@ fn serve(configuration: &str) -> Result<ExitCode, Fault> {
 
 /// A jail costs the jailer and the porter some ten descriptors each; the roles inherit the limit, jails do not.
 fn many_descriptors() -> Result<(), Fault> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
-    let limit = Some(most.unwrap_or(65536));
-    let limit = rustix::process::Rlimit { current: limit, maximum: limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).step("raise the limit of descriptors")
+    if setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_ok() {
+        return Ok(());
+    }
+    // Root without CAP_SYS_RESOURCE, in a container perhaps: then as far as it goes; `stockade doctor` counts.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).step("raise the limit of descriptors")
 }
 
 /// Directories of this boot, closed to everybody: what lies in them is reached through them or not at all.

@@ -5,29 +5,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, pidfd_send_signal};
-
-use super::build::{self, Tools, report};
 use super::cgroup::{Cgroup, Cgroups};
-use super::enter::{self, Launch};
 use super::fault::{Fault, Step};
 use super::filter::Filters;
 use super::home::Homes;
-use super::jail::{Channel, Jail, Stage, Wish, reap};
+use super::jail::{Jail, Stage, reap};
 use super::plan::{Held, Plan};
 use super::roles::Running;
-use super::rootfs::Bundle;
 use super::start::{NoPlan, load, sealed};
-use super::userns::{self, RANGE};
 use super::watch::{Source, Watch};
 use crate::audit::Event;
-use crate::identity::{Principal, Secret};
+use crate::privsep::Role;
 use crate::privsep::link::{LinkError, decode, encode, pair, recv_packet};
-use crate::privsep::message::{
-    FromJailer, JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden, Message, Number,
-    WardenToJailer,
-};
-use crate::privsep::{Role, table};
+use crate::privsep::message::{FromJailer, JailerToKeeper, JailerToWarden, Message, WardenToJailer};
 use crate::session::SessionId;
 use crate::sys::clone::Alone;
 use crate::sys::signal;
@@ -373,6 +363,7 @@ impl Jailer {
         for (cgroup, _) in &self.resting {
             self.cgroups.remove(cgroup);
         }
+        self.cgroups.close();
         self.homes.close();
         Some(ExitCode::SUCCESS)
     }

@@ -1,26 +1,26 @@
 //! One channel: bytes from the gate to the program and back, each recorded on its way.
 
-use std::convert::Infallible;
 use std::future::pending;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::bulk::Meter;
 use super::desk::Desk;
-use super::ends::{CHUNK, Got, Source, write_all};
-use super::redact::{Echo, InputPolicy, Redaction};
+use super::ends::{CHUNK, Got, Source};
+use super::input::UNREAD;
+use super::redact::Redaction;
 use super::session::Session;
 use super::signal::{self, Exit};
 use super::tape::{Ended, Ticket};
-use crate::privsep::Role;
 use crate::privsep::link::LinkError;
-use crate::privsep::message::{KeeperToWarden, Number, Size};
-use crate::privsep::stream::{FromGate, FromKeeper, KeeperEnd, LONGEST_DATA};
+use crate::privsep::message::Number;
+use crate::privsep::stream::{FromKeeper, KeeperEnd, LONGEST_DATA};
 use crate::recording::{Direction, Event};
 use crate::sys::watched::Watched;
 
@@ -29,9 +29,6 @@ const UNSHOWN: usize = 1 << 20;
 
 /// What the shortest piece of output counts for: it costs its place in a queue too.
 const PIECE: usize = 2 << 10;
-
-/// Packets of at most 32 KiB that the program has not read: 256 KiB, then the gate waits.
-const UNREAD: usize = 8;
 
 /// How long a pipe may be silent after its leader's exit before what still holds it open is given up.
 const QUIET: Duration = Duration::from_millis(250);
@@ -56,11 +53,8 @@ pub(super) struct Channel {
     pub(super) stream: KeeperEnd,
     /// The leader's wait status.
     pub(super) exit: watch::Receiver<Option<i32>>,
-}
-
-enum Feed {
-    Data(Bytes),
-    End,
+    /// All of it is on the tape.
+    pub(super) told: AtomicBool,
 }
 
 /// Output on its way to the gate, and its share of `UNSHOWN`.
@@ -91,11 +85,10 @@ impl<'a> Shown<'a> {
 }
 
 impl Channel {
-    /// Runs until the program has ended and everything is forwarded, or until the recording ends.
+    /// Runs until the program has ended and everything is forwarded, or until the recording ends before that.
     pub(super) async fn run(self, ends: Ends) {
-        let tape = &self.session.tape;
         let done = tokio::select! {
-            ended = tape.ended() => Err(ended),
+            ended = self.cut() => Err(ended),
             done = self.pump(ends) => done,
         };
         if let Err(Ended(sentence)) = done
@@ -105,35 +98,68 @@ impl Channel {
         }
     }
 
-    async fn pump(&self, ends: Ends) -> Result<(), Ended> {
-        match ends {
-            Ends::Terminal(master) => self.pump_terminal(&master).await,
-            Ends::Pipes { input, output, error } => self.pump_pipes(input, &output, &error).await,
+    /// A recording that is closed in order does not cut a channel that only has something left to forward.
+    async fn cut(&self) -> Ended {
+        let ended = self.session.tape.ended().await;
+        if ended.0.is_empty() && self.told.load(Ordering::SeqCst) {
+            return pending().await;
         }
+        ended
     }
 
-    async fn pump_terminal(&self, master: &Watched) -> Result<(), Ended> {
+    async fn pump(&self, ends: Ends) -> Result<(), Ended> {
         let room = Semaphore::new(UNSHOWN);
         let (queue, unshown) = mpsc::channel(UNSHOWN / PIECE);
         let shown = Shown { room: &room, queue };
+        let mut forward = pin!(self.forward(unshown));
+        // Its end drops the program's side: whoever is left in the jail is hung up.
+        let told = async {
+            match ends {
+                Ends::Terminal(master) => self.pump_terminal(&master, shown).await,
+                Ends::Pipes { input, output, error } => self.pump_pipes(input, &output, &error, shown).await,
+            }
+        };
+        tokio::select! {
+            told = told => told?,
+            Err(ended) = &mut forward => return Err(ended),
+        }
+        self.told.store(true, Ordering::SeqCst);
+        self.session.detach(self.number);
+        tokio::select! {
+            done = forward => done,
+            // What the gate still sends has no program, but a gate that cannot send may not read either.
+            () = self.discard() => Ok(()),
+        }
+    }
+
+    async fn discard(&self) {
+        while self.stream.recv().await.is_ok() {}
+        // The end of the stream shows itself to `forward` too.
+        pending().await
+    }
+
+    async fn pump_terminal(&self, master: &Watched, shown: Shown<'_>) -> Result<(), Ended> {
         let (feed, feeds) = mpsc::channel(UNREAD);
         let settings = &self.desk.settings;
         let redaction = Mutex::new(Redaction::new(settings.input, settings.prompts.clone()));
         let output = async {
             self.read_terminal(master, &shown, &redaction).await?;
-            self.exit(shown).await
+            self.exit(&shown).await
         };
         tokio::select! {
-            done = async { tokio::try_join!(output, self.forward(unshown)) } => done.map(drop),
+            done = output => done,
             Err(ended) = self.receive(feed, Some(master)) => Err(ended),
             Err(ended) = self.feed_terminal(master, feeds, &redaction) => Err(ended),
         }
     }
 
-    async fn pump_pipes(&self, input: Watched, output: &Watched, error: &Watched) -> Result<(), Ended> {
-        let room = Semaphore::new(UNSHOWN);
-        let (queue, unshown) = mpsc::channel(UNSHOWN / PIECE);
-        let shown = Shown { room: &room, queue };
+    async fn pump_pipes(
+        &self,
+        input: Watched,
+        output: &Watched,
+        error: &Watched,
+        shown: Shown<'_>,
+    ) -> Result<(), Ended> {
         let (feed, feeds) = mpsc::channel(UNREAD);
         let meter = Mutex::new(self.meter(Direction::Input));
         let outputs = async {
@@ -143,10 +169,10 @@ impl Channel {
             )?;
             let rest = lock(&meter).rest();
             self.record_all(rest).await?;
-            self.exit(shown).await
+            self.exit(&shown).await
         };
         tokio::select! {
-            done = async { tokio::try_join!(outputs, self.forward(unshown)) } => done.map(drop),
+            done = outputs => done,
             Err(ended) = self.receive(feed, None) => Err(ended),
             Err(ended) = self.feed_pipe(input, feeds, &meter) => Err(ended),
         }
@@ -201,7 +227,7 @@ impl Channel {
         self.record_all(meter.rest()).await
     }
 
-    async fn record_all(&self, events: impl IntoIterator<Item = Event>) -> Result<(), Ended> {
+    pub(super) async fn record_all(&self, events: impl IntoIterator<Item = Event>) -> Result<(), Ended> {
         for event in events {
             self.session.tape.push(event).await?;
         }
@@ -240,7 +266,7 @@ impl Channel {
         }
     }
 
-    async fn exit(&self, shown: Shown<'_>) -> Result<(), Ended> {
+    async fn exit(&self, shown: &Shown<'_>) -> Result<(), Ended> {
         self.exited().await;
         let exit = signal::exit(self.exit.borrow().unwrap_or_default());
         let number = self.number;
@@ -275,115 +301,6 @@ impl Channel {
         }
         Ok(())
     }
-
-    // ---- to the program ----------------------------------------------------------------------------------------
-
-    /// Takes what the gate sends. Resizes and signals do not wait behind input that nobody reads.
-    async fn receive(&self, feed: mpsc::Sender<Feed>, master: Option<&Watched>) -> Result<Infallible, Ended> {
-        let mut over = false;
-        let fault = loop {
-            let packet = match self.stream.recv().await {
-                Ok(FromGate::Input(_) | FromGate::InputEnd) if over => break LinkError::Breach("input after its end"),
-                Ok(packet) => packet,
-                Err(fault) => break fault,
-            };
-            match packet {
-                // A copy: the packet's own buffer is as long as the longest packet.
-                FromGate::Input(data) => drop(feed.send(Feed::Data(Bytes::copy_from_slice(&data))).await),
-                FromGate::InputEnd => {
-                    over = true;
-                    drop(feed.send(Feed::End).await);
-                }
-                FromGate::Resize(size) => self.resize(size, master).await?,
-                FromGate::Signal(name) => self.signal(name).await?,
-            }
-        };
-        if let LinkError::Breach(what) = fault {
-            self.desk.breach(Role::Gate, what).await;
-        }
-        self.session.tape.push(Event::Detached { number: self.number }).await?;
-        pending().await
-    }
-
-    async fn resize(&self, size: Size, master: Option<&Watched>) -> Result<(), Ended> {
-        let Some(master) = master else { return Ok(()) };
-        let Size { columns, rows, width, height } = size;
-        self.session.tape.push(Event::Resize { number: self.number, columns, rows, width, height }).await?;
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: width, ws_ypixel: height };
-        // A terminal that is gone has no size.
-        let _ = tcsetwinsize(master, size);
-        Ok(())
-    }
-
-    async fn signal(&self, name: String) -> Result<(), Ended> {
-        let Some(signal) = signal::number(&name) else { return Ok(()) };
-        self.session.tape.push(Event::Signal { number: self.number, name }).await?;
-        let session = self.session.id;
-        self.desk.warden.tell(KeeperToWarden::Signal { session, number: self.number, signal }).await;
-        Ok(())
-    }
-
-    async fn feed_terminal(
-        &self,
-        master: &Watched,
-        mut feeds: mpsc::Receiver<Feed>,
-        redaction: &Mutex<Redaction>,
-    ) -> Result<Infallible, Ended> {
-        let number = self.number;
-        while let Some(feed) = feeds.recv().await {
-            let Feed::Data(data) = feed else {
-                // The client will send no more; a terminal's program is not told, as with every sshd.
-                self.session.tape.push(Event::InputEnd { number }).await?;
-                continue;
-            };
-            let why = lock(redaction).withhold(&data, Echo::of(master));
-            self.session.tape.push(input(number, &data, why)).await?;
-            // Nobody has the terminal open: the input is recorded, and lost as it would be at any terminal.
-            let _ = write_all(master, &data).await;
-        }
-        pending().await
-    }
-
-    async fn feed_pipe(
-        &self,
-        input_end: Watched,
-        mut feeds: mpsc::Receiver<Feed>,
-        meter: &Mutex<Meter>,
-    ) -> Result<Infallible, Ended> {
-        let number = self.number;
-        let why = (self.desk.settings.input == InputPolicy::None).then_some("policy");
-        let mut end = Some(input_end);
-        while let Some(feed) = feeds.recv().await {
-            let Feed::Data(data) = feed else {
-                let rest = lock(meter).rest();
-                self.record_all(rest).await?;
-                self.session.tape.push(Event::InputEnd { number }).await?;
-                end = None;
-                continue;
-            };
-            let mut rest = data.clone();
-            let whole = lock(meter).whole(&mut rest);
-            if !whole.is_empty() {
-                self.session.tape.push(input(number, &whole, why)).await?;
-            }
-            let digests = lock(meter).digest(&rest);
-            self.record_all(digests).await?;
-            if let Some(open) = &end
-                && write_all(open, &data).await.is_err()
-            {
-                // The program has closed its input: what still comes has no reader.
-                end = None;
-            }
-        }
-        pending().await
-    }
-}
-
-fn input(number: Number, data: &Bytes, why: Option<&str>) -> Event {
-    match why {
-        Some(why) => Event::InputRedacted { number, bytes: data.len() as u64, why: why.to_owned() },
-        None => Event::Input { number, data: data.clone() },
-    }
 }
 
 /// What comes after the leader's exit: what the kernel held for it always counts, what others add only for a while.
@@ -402,6 +319,6 @@ impl LastWords {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

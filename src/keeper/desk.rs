@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::channel::{Channel, Ends};
 use super::session::Session;
 use super::space::Space;
 use super::tape::Ended;
-use super::warden::{Warden, WardenLink};
+use super::warden::{Reign, Warden, WardenLink};
 use super::{KeeperError, Settings};
 use crate::audit::{self, Sink};
 use crate::privsep::Role;
@@ -129,7 +130,14 @@ impl Desk {
         };
         let desk = self.clone();
         tokio::spawn(async move {
-            let channel = Channel { number, session: session.clone(), desk: desk.clone(), stream, exit };
+            let channel = Channel {
+                number,
+                session: session.clone(),
+                desk: desk.clone(),
+                stream,
+                exit,
+                told: AtomicBool::new(false),
+            };
             channel.run(ends).await;
             session.detach(number);
             desk.warden.tell(KeeperToWarden::Drained { session: id, number }).await;
@@ -148,7 +156,7 @@ impl Desk {
         tokio::spawn(async move {
             let fault = loop {
                 let done = match link.recv().await {
-                    Ok((message, _)) => desk.obey(message).await,
+                    Ok((message, _)) => desk.obey(message, reign).await,
                     Err(fault) => Err(fault),
                 };
                 if let Err(fault) = done {
@@ -164,9 +172,9 @@ impl Desk {
         });
     }
 
-    async fn obey(self: &Arc<Self>, message: WardenToKeeper) -> Result<(), LinkError> {
+    async fn obey(self: &Arc<Self>, message: WardenToKeeper, reign: Reign) -> Result<(), LinkError> {
         match message {
-            WardenToKeeper::Open { session, header } => return self.open(session, header),
+            WardenToKeeper::Open { session, header } => return self.open(session, header, reign),
             WardenToKeeper::Channel { session, number, program, terminal, environment } => {
                 if let Some(session) = self.session(session) {
                     let event = channel_event(number, program, terminal, environment);
@@ -181,30 +189,31 @@ impl Desk {
                 }
             }
             WardenToKeeper::Event(event) => {
-                self.credential(&event).await;
+                self.credential(&event);
                 self.sink.record(event).await;
             }
         }
         Ok(())
     }
 
-    fn open(self: &Arc<Self>, id: SessionId, header: Box<Header>) -> Result<(), LinkError> {
+    fn open(self: &Arc<Self>, id: SessionId, header: Box<Header>, reign: Reign) -> Result<(), LinkError> {
         let session = Arc::new(Session::new(id, self.settings.durability));
         match self.lock().entry(id) {
             Entry::Occupied(_) => return Err(LinkError::Breach("a session opened twice")),
             Entry::Vacant(place) => place.insert(session.clone()),
         };
-        tokio::spawn(session.record(self.clone(), header));
+        tokio::spawn(session.record(self.clone(), header, reign));
         Ok(())
     }
 
     /// So that the recording and CloudTrail lead to one another.
-    async fn credential(&self, event: &audit::Event) {
+    fn credential(&self, event: &audit::Event) {
         if let audit::Event::CredentialIssued { session, access_key_id, expires, .. } = event
             && let Some(session) = self.session(*session)
         {
             let (access_key_id, expires) = (access_key_id.clone(), *expires);
-            session.note(recording::Event::Credential { access_key_id, expires }).await;
+            // An ended recording has nothing to add.
+            let _ = session.tape.push_now(recording::Event::Credential { access_key_id, expires });
         }
     }
 

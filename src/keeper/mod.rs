@@ -9,6 +9,7 @@ mod channel;
 mod clock;
 mod desk;
 mod ends;
+mod input;
 mod redact;
 mod reel;
 mod session;
@@ -27,6 +28,7 @@ use regex::bytes::RegexSet;
 use self::desk::Desk;
 use self::reel::ReelError;
 use crate::audit::{self, AuditError};
+use crate::config;
 use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{FromJailer, JailerToKeeper, Silence};
@@ -50,6 +52,32 @@ pub struct Settings {
     pub bulk_after: u64,
     /// The audit file's name in its directory.
     pub audit: String,
+}
+
+/// Prompts that every keeper knows; the configuration adds its own.
+const PROMPTS: &str = r"(?i)(password|passphrase|passcode|verification code|one-time code|\bpin\b)[^:]{0,80}: ?$";
+
+impl Settings {
+    /// From a configuration that has been checked: an expression that does not compile is an error there already.
+    pub fn new(recording: &config::Recording, audit: &config::Audit) -> Result<Self, regex::Error> {
+        let name = audit.file.file_name().unwrap_or_else(|| "audit.jsonl".as_ref());
+        Ok(Self {
+            durability: match recording.durability {
+                config::Durability::Local => Durability::Local,
+                config::Durability::Relaxed => Durability::Relaxed,
+            },
+            input: match recording.input {
+                config::Input::Redacted => InputPolicy::Redacted,
+                config::Input::Full => InputPolicy::Full,
+                config::Input::None => InputPolicy::None,
+            },
+            prompts: RegexSet::new(recording.redact.iter().map(String::as_str).chain([PROMPTS]))?,
+            reserve: recording.reserve,
+            space: Thresholds { warn: recording.warn_at, refuse: recording.refuse_at, end: recording.end_at },
+            bulk_after: recording::BULK_AFTER,
+            audit: name.to_string_lossy().into_owned(),
+        })
+    }
 }
 
 /// What the keeper holds when it begins: locked down, inside its runtime.
@@ -81,8 +109,6 @@ pub enum KeeperError {
 pub async fn serve(start: Start) -> Result<(), KeeperError> {
     let (sink, scribe) = audit::open(start.audit, &start.settings.audit).map_err(KeeperError::Audit)?;
     let desk = Arc::new(Desk::new(start.settings, start.recordings, sink).map_err(KeeperError::Directory)?);
-    // Before the first session, or a refusal would come one look too late.
-    desk.space.measure().map_err(KeeperError::Directory)?;
     let mut scribe = tokio::spawn(scribe.run());
     tokio::spawn(recover(desk.clone()));
     tokio::spawn(space::watch(desk.clone()));

@@ -119,7 +119,7 @@ mod tests {
     const RAW: Echo = Echo { echo: false, canonical: false };
 
     fn redaction(policy: InputPolicy) -> Redaction {
-        Redaction::new(policy, RegexSet::new([r"(?i)password.*: ?$"]).unwrap())
+        Redaction::new(policy, RegexSet::new([crate::keeper::PROMPTS]).unwrap())
     }
 
     #[test]

@@ -96,18 +96,15 @@ impl Reel {
             self.writer.push(clock::boot(), &Event::Note { text });
         }
         let bytes = self.writer.finish(clock::wall(), clock::boot(), reason);
-        self.file.write_all_at(&bytes, self.length).map_err(write_error)?;
-        self.length += bytes.len() as u64;
+        append(&self.file, &mut self.length, &bytes)?;
         // Frees what was allocated behind the end.
         self.file.set_len(self.length).map_err(ReelError::Write)?;
         self.file.sync_data().map_err(ReelError::Sync)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ReelError> {
-        self.file.write_all_at(bytes, self.length).map_err(write_error)?;
-        self.file.sync_data().map_err(ReelError::Sync)?;
-        self.length += bytes.len() as u64;
-        Ok(())
+        append(&self.file, &mut self.length, bytes)?;
+        self.file.sync_data().map_err(ReelError::Sync)
     }
 
     /// Whether the reserve stays whole after `cost` more bytes; `Full` when they would eat into the closing frame's.
@@ -145,9 +142,13 @@ fn cost(events: &[(Duration, Event)]) -> u64 {
     events.iter().map(|(_, event)| tape::cost(event) as u64).sum::<u64>() + 1024
 }
 
-fn write_error(error: io::Error) -> ReelError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ReelError::Full,
-        _ => ReelError::Write(error),
-    }
+/// What could be written of a frame that could not be written whole goes; the writer has gone on already, so the next
+/// start ends this recording.
+fn append(file: &File, length: &mut u64, bytes: &[u8]) -> Result<(), ReelError> {
+    file.write_all_at(bytes, *length).map_err(|error| {
+        let _ = file.set_len(*length);
+        ReelError::Write(error)
+    })?;
+    *length += bytes.len() as u64;
+    Ok(())
 }

@@ -13,12 +13,13 @@ use super::blocking;
 use super::desk::Desk;
 use super::reel::{Committed, Reel, ReelError};
 use super::tape::{Batch, End, Tape};
+use super::warden::Reign;
 use crate::audit;
 use crate::privsep::message::{KeeperToWarden, Number};
 use crate::recording::{Durability, Event, Header};
 use crate::session::SessionId;
 
-/// How long `Close` waits for channels that have something left to forward.
+/// How long `Close` waits for channels that have something left to tell.
 const DRAIN: Duration = Duration::from_secs(10);
 
 pub(super) const FULL: &str = "recording is no longer possible: the bastion's disk is full; this session ends";
@@ -29,7 +30,7 @@ pub(super) struct Session {
     pub(super) tape: Tape,
     channels: Mutex<HashMap<Number, watch::Sender<Option<i32>>>>,
     live: watch::Sender<usize>,
-    /// Bytes of late; halved as time goes by.
+    /// Bytes written of late.
     recent: AtomicU64,
     closing: AtomicBool,
     over: AtomicBool,
@@ -73,7 +74,7 @@ impl Session {
         }
     }
 
-    /// A channel is over.
+    /// A channel has told everything, or is over.
     pub(super) fn detach(&self, number: Number) {
         let mut channels = self.channels();
         channels.remove(&number);
@@ -86,7 +87,7 @@ impl Session {
 
     // ---- its end -----------------------------------------------------------------------------------------------
 
-    /// Ends the recording once its channels are drained, or have had their time.
+    /// Ends the recording once its channels have told everything, or have had their time.
     pub(super) async fn close(&self, desk: &Desk, reason: String) {
         {
             let _channels = self.channels();
@@ -100,11 +101,14 @@ impl Session {
         self.tape.end(End::Closed(reason));
     }
 
-    /// Bytes written of late; each call halves what it has told.
+    /// Bytes written of late.
     pub(super) fn recent(&self) -> u64 {
-        let recent = self.recent.load(Ordering::Relaxed);
-        self.recent.fetch_sub(recent / 2, Ordering::Relaxed);
-        recent
+        self.recent.load(Ordering::Relaxed)
+    }
+
+    /// Time goes by: an eighth of them is no longer of late.
+    pub(super) fn fade(&self) {
+        self.recent.fetch_sub(self.recent().div_ceil(8), Ordering::Relaxed);
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -114,24 +118,30 @@ impl Session {
     // ---- its recording -----------------------------------------------------------------------------------------
 
     /// Keeps the recording, from its header to its closing frame.
-    pub(super) async fn record(self: Arc<Self>, desk: Arc<Desk>, header: Box<Header>) {
+    pub(super) async fn record(self: Arc<Self>, desk: Arc<Desk>, header: Box<Header>, asked: Reign) {
         let session = self.id;
-        match self.begin(&desk, header).await {
+        let forced = match self.begin(&desk, header).await {
             Ok(reel) => {
-                desk.warden.answer(KeeperToWarden::Opened { session }).await;
-                self.keep(&desk, reel).await;
+                desk.warden.answer(asked, KeeperToWarden::Opened { session }).await;
+                self.keep(&desk, reel).await
             }
             Err(sentence) => {
                 self.tape.end(End::Forced(sentence.clone()));
+                self.tape.over();
                 desk.forget(session);
                 desk.limit(Some(session), format!("a session was refused: {sentence}")).await;
-                desk.warden.answer(KeeperToWarden::Refused { session, sentence }).await;
+                desk.warden.answer(asked, KeeperToWarden::Refused { session, sentence }).await;
                 return;
             }
-        }
+        };
+        self.tape.over();
         self.over.store(true, Ordering::SeqCst);
         if self.closing.load(Ordering::SeqCst) {
             desk.forget(session);
+        }
+        if let Some(reason) = forced {
+            desk.warden.tell(KeeperToWarden::MustEnd { session, reason: reason.clone() }).await;
+            desk.limit(Some(session), reason).await;
         }
     }
 
@@ -154,13 +164,14 @@ impl Session {
         })
     }
 
-    async fn keep(&self, desk: &Desk, mut reel: Reel) {
+    /// Commits until the end; the sentence when the session must end with it.
+    async fn keep(&self, desk: &Desk, mut reel: Reel) -> Option<String> {
         loop {
             self.tape.ready().await;
             let slot = desk.slots.acquire().await;
             let batch = self.tape.take();
             if batch.end.is_some() {
-                return self.finish(desk, reel, batch).await;
+                return self.finish(reel, batch).await;
             }
             let Batch { events, ticket, .. } = batch;
             let work = blocking(move || {
@@ -169,7 +180,7 @@ impl Session {
             });
             let (back, events, done) = match work.await {
                 Ok(done) => done,
-                Err(error) => return self.fail(desk, error).await,
+                Err(error) => return self.fail(&error),
             };
             drop(slot);
             reel = back;
@@ -185,44 +196,36 @@ impl Session {
                     self.tape.end(End::Forced(FULL.into()));
                     let mut batch = self.tape.take();
                     batch.events.splice(0..0, events);
-                    return self.finish(desk, reel, batch).await;
+                    return self.finish(reel, batch).await;
                 }
-                Err(error) => return self.fail(desk, error).await,
+                Err(error) => return self.fail(&error),
             }
         }
     }
 
-    async fn finish(&self, desk: &Desk, reel: Reel, batch: Batch) {
+    async fn finish(&self, reel: Reel, batch: Batch) -> Option<String> {
         let (reason, forced) = match batch.end {
-            Some(End::Closed(reason)) => (reason, false),
-            Some(End::Forced(sentence)) => (sentence, true),
-            None => (FULL.to_owned(), true),
+            Some(End::Closed(reason)) => (reason, None),
+            Some(End::Forced(sentence)) => (sentence.clone(), Some(sentence)),
+            None => (FULL.to_owned(), Some(FULL.to_owned())),
         };
-        let (events, ticket, why) = (batch.events, batch.ticket, reason.clone());
-        let done = blocking(move || reel.finish(&events, &why)).await.and_then(|done| done);
-        match done {
+        let (events, ticket) = (batch.events, batch.ticket);
+        match blocking(move || reel.finish(&events, &reason)).await.and_then(|done| done) {
             Ok(()) => self.tape.committed(ticket),
             Err(error) => self.complain(&error),
         }
-        if forced {
-            self.must_end(desk, reason).await;
-        }
+        forced
     }
 
     /// The file is left as it is, without a closing frame: the next start recovers it.
-    async fn fail(&self, desk: &Desk, error: ReelError) {
-        self.complain(&error);
+    fn fail(&self, error: &ReelError) -> Option<String> {
+        self.complain(error);
         self.tape.end(End::Forced(FAILED.into()));
-        self.must_end(desk, FAILED.into()).await;
+        Some(FAILED.into())
     }
 
     fn complain(&self, error: &ReelError) {
         tracing::error!(session = %self.id, error = error as &dyn std::error::Error, "a recording was cut short");
-    }
-
-    async fn must_end(&self, desk: &Desk, reason: String) {
-        desk.warden.tell(KeeperToWarden::MustEnd { session: self.id, reason: reason.clone() }).await;
-        desk.limit(Some(self.id), reason).await;
     }
 
     /// An exec attempt; waits for room, so that tally feels a full tape and not memory.

@@ -1,9 +1,7 @@
 //! The recordings' disk: warn, refuse, end.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustix::fs::fstatvfs;
@@ -33,13 +31,12 @@ pub(super) struct Space {
     /// On the filesystem that is watched.
     directory: OwnedFd,
     thresholds: Thresholds,
-    used: AtomicU8,
     pressed: Notify,
 }
 
 impl Space {
     pub(super) fn new(directory: OwnedFd, thresholds: Thresholds) -> Self {
-        Self { directory, thresholds, used: AtomicU8::new(0), pressed: Notify::new() }
+        Self { directory, thresholds, pressed: Notify::new() }
     }
 
     /// A reserve could not be filled.
@@ -49,20 +46,18 @@ impl Space {
 
     /// Why nobody is let in, if nobody is.
     pub(super) fn refusal(&self) -> Option<String> {
-        let used = self.used.load(Ordering::Relaxed);
+        let used = self.used();
         (used >= self.thresholds.refuse)
             .then(|| format!("this bastion cannot record now: its disk is {used} % full; its operators know more"))
     }
 
-    /// Looks at the disk.
-    pub(super) fn measure(&self) -> io::Result<u8> {
-        let fs = fstatvfs(&self.directory)?;
+    /// How much of the disk is in use, in per cent. One that cannot be asked is not trusted with a session.
+    pub(super) fn used(&self) -> u8 {
+        let Ok(fs) = fstatvfs(&self.directory) else { return 100 };
         // As df counts: what only root may use is neither used nor free.
         let used = fs.f_blocks.saturating_sub(fs.f_bfree);
         let all = used.saturating_add(fs.f_bavail).max(1);
-        let used = u8::try_from(used.saturating_mul(100).div_ceil(all)).unwrap_or(100);
-        self.used.store(used, Ordering::Relaxed);
-        Ok(used)
+        u8::try_from(used.saturating_mul(100).div_ceil(all)).unwrap_or(100)
     }
 }
 
@@ -75,8 +70,8 @@ pub(super) async fn watch(desk: Arc<Desk>) {
             () = space.pressed.notified() => true,
             () = sleep(LOOK) => false,
         };
-        // A directory that cannot be looked at is a disk that cannot be trusted with one more session.
-        let used = space.measure().unwrap_or(100);
+        desk.sessions().iter().for_each(|session| session.fade());
+        let used = space.used();
         let high = used >= space.thresholds.warn;
         if high && !warned {
             desk.limit(None, format!("the disk of the recordings is {used} % full")).await;

@@ -72,6 +72,15 @@ struct Gathered {
 struct Mark {
     durable: Ticket,
     ended: Option<Ended>,
+    /// Nothing more becomes durable.
+    over: bool,
+}
+
+impl Mark {
+    /// An end in order is followed by one more commit; a forced one shows nothing more.
+    fn is_final(&self) -> bool {
+        self.over || self.ended.as_ref().is_some_and(|ended| !ended.0.is_empty())
+    }
 }
 
 impl Tape {
@@ -133,7 +142,7 @@ impl Tape {
     /// Waits until an event may be shown.
     pub(super) async fn durable(&self, ticket: Ticket) -> Result<(), Ended> {
         let mut mark = self.mark.subscribe();
-        let mark = mark.wait_for(|mark| mark.durable >= ticket || mark.ended.is_some()).await;
+        let mark = mark.wait_for(|mark| mark.durable >= ticket || mark.is_final()).await;
         match mark {
             Ok(mark) if mark.durable >= ticket => Ok(()),
             Ok(mark) => Err(mark.ended.clone().unwrap_or_else(|| Ended("".into()))),
@@ -192,6 +201,11 @@ impl Tape {
         gathered.cost = 0;
         let ticket = gathered.ticket;
         Batch { events: std::mem::take(&mut gathered.events), ticket, end: gathered.end.take() }
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn over(&self) {
+        self.mark.send_modify(|mark| mark.over = true);
     }
 
     /// Everything up to `ticket` is on stable storage.

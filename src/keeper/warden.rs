@@ -13,7 +13,7 @@ const QUEUE: usize = 1024;
 pub(super) type WardenLink = Link<KeeperToWarden, WardenToKeeper>;
 
 /// Counts the wardens there have been.
-type Reign = u64;
+pub(super) type Reign = u64;
 
 #[derive(Debug)]
 pub(super) struct Warden {
@@ -50,9 +50,8 @@ impl Warden {
     }
 
     /// An answer: only the warden that asked may hear it; another would take it for a breach.
-    pub(super) async fn answer(&self, message: KeeperToWarden) {
-        let reign = self.link.borrow().0;
-        let _ = self.queue.send((Some(reign), message)).await;
+    pub(super) async fn answer(&self, asked: Reign, message: KeeperToWarden) {
+        let _ = self.queue.send((Some(asked), message)).await;
     }
 }
 

@@ -55,8 +55,9 @@ fn template(homes: &Path, size: u64) -> anyhow::Result<()> {
     fs::File::create(&part)?.set_len(size)?;
     // The user's own uid, as the idmapped mount shows it. No reserved blocks: nobody in the jail is root.
     let owner = format!("root_owner={USER}:{USER},lazy_itable_init=1");
+    // Blocks as the loop device has them: a small file system would get smaller ones, which it cannot be mounted with.
     let made = Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-m", "0", "-E", &owner])
+        .args(["-q", "-F", "-b", "4096", "-m", "0", "-E", &owner])
         .arg(&part)
         .output()
         .context("cannot run mkfs.ext4; install e2fsprogs, or set home = \"ephemeral\" in [jail]")?;

@@ -41,7 +41,11 @@ pub enum FenceError {
 /// Closes the fence around this process. It must have one thread still: landlock binds the calling thread and its children.
 pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(FenceError::Dumpable)?;
-    landlock(role, beneath)?;
+    // A landlocked process may not read the memory of one that is not, whatever its capabilities; tally has an empty root
+    // and no call that opens or connects.
+    if role != Role::Tally {
+        landlock(role, beneath)?;
+    }
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let calls: BTreeMap<i64, Vec<_>> = EVERYBODY.iter().chain(own(role)).map(|call| (*call, Vec::new())).collect();
     let filter = SeccompFilter::new(calls, refuse, SeccompAction::Allow, TargetArch::x86_64);

@@ -85,7 +85,7 @@ fn wait_for(ready: &Path) -> Value {
 }
 
 /// One request to the bed's own controls.
-fn control(endpoint: &str, method: &str, path: &str, body: &Value) -> String {
+pub fn control(endpoint: &str, method: &str, path: &str, body: &Value) -> String {
     let host = endpoint.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
     let body = body.to_string();
@@ -102,7 +102,7 @@ fn control(endpoint: &str, method: &str, path: &str, body: &Value) -> String {
     body.to_owned()
 }
 
-fn trail(endpoint: &str) -> Vec<Value> {
+pub fn trail(endpoint: &str) -> Vec<Value> {
     control(endpoint, "GET", "trail", &json!({})).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -1,1 +1,17 @@
+//! Whole bastions under real clients. One test binary; `tests/run --it FILTER` runs a part of it.
+//!
+//! A comment at a test says which line of the first issues it proves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod aws;
+mod configuration;
+mod doors;
+mod evidence;
+mod exec;
+mod jail;
+mod paramiko;
+mod refused;
+mod roles;
+mod rooms;
+mod shell;
+mod yard;

@@ -36,7 +36,7 @@ fn noise() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_ends_the_flood_with_a_sentence_and_spares_who_types() {
     let Some(disk) = Disk::new(c"size=8m") else { return };
-    let thresholds = Thresholds { warn: 70, refuse: 80, end: 101 };
+    let thresholds = Thresholds { warn: 50, refuse: 60, end: 101 };
     let settings = Settings { space: thresholds, reserve: 512 << 10, ..settings() };
     let rig = rig_in(tempfile::tempdir().unwrap(), Some(disk.0.path()), settings).await;
     let (flood, typist) = (rig.open().await, rig.open().await);

@@ -36,7 +36,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         durability: Durability::Local,
         input: InputPolicy::Redacted,
-        prompts: RegexSet::new([r"(?i)password.*: ?$"]).unwrap(),
+        prompts: RegexSet::new([crate::keeper::PROMPTS]).unwrap(),
         reserve: 1 << 20,
         space: Thresholds { warn: 100, refuse: 101, end: 101 },
         bulk_after: 64 << 20,
@@ -182,6 +182,16 @@ pub(super) fn open_pty() -> (OwnedFd, Slave) {
     let name = ptsname(&master, Vec::new()).unwrap();
     let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
     (master, Slave(slave.into()))
+}
+
+/// Waits until the master is closed; a child that another test forks may hold it until it executes.
+pub(super) async fn hung_up(slave: &mut Slave) {
+    let closed = async {
+        while slave.0.write_all(b"x").is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("the program is not hung up");
 }
 
 /// What a recording holds now, and why it was closed.

@@ -103,7 +103,9 @@ async fn a_slow_client_gets_everything_after_the_exit() {
     let session = rig.open().await;
     let (child, gate) = start(&rig, session, "head -c 900000 /dev/zero");
     reap(&rig, session, child).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The closed recording waits for no client, and the client for no recording.
+    let events = rig.close(session).await;
+    assert_eq!(output_of(&events).len(), 900_000);
     let (output, _, last) = gate.all().await;
     assert_eq!((output.len(), last), (900_000, FromKeeper::Exit(0)));
 }

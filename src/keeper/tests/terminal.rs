@@ -59,7 +59,7 @@ async fn a_background_process_does_not_keep_the_channel() {
     assert_eq!((&output[..], last), (&b"last words"[..], FromKeeper::ExitSignal("KILL".into())));
     assert!(gate.0.recv().await.is_err(), "the stream is closed");
     // The master is closed: whoever is left in the jail is hung up.
-    assert!(slave.0.write_all(b"x").is_err());
+    hung_up(&mut slave).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,4 +188,29 @@ async fn relaxed_shows_first_and_writes_within_a_second() {
     assert!(recorded(rig.dir.path(), session).0.is_empty());
     tokio::time::sleep(Duration::from_millis(1300)).await;
     assert_eq!(recorded(rig.dir.path(), session).0.len(), 1);
+}
+
+/// Not a test of right or wrong: `cargo test -- --ignored --nocapture cost` prints what a key press costs.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn cost_of_a_key() {
+    let rig = rig(settings()).await;
+    let session = rig.open().await;
+    let (_slave, gate) = rig.terminal(session, 1);
+    let size = || std::fs::metadata(file_of(rig.dir.path(), session)).unwrap().len();
+    let before = size();
+    let mut took = Vec::new();
+    for _ in 0..500 {
+        let begun = Instant::now();
+        gate.input(b"k").await;
+        gate.heard().await;
+        took.push(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    took.sort();
+    let (events, _) = recorded(rig.dir.path(), session);
+    let frames = events.iter().map(|event| event.offset).collect::<std::collections::HashSet<_>>().len();
+    let (middle, late) = (took[250], took[494]);
+    println!("{} bytes and {} fdatasyncs a key", (size() - before) / 500, frames as f64 / 500.0);
+    println!("from key to echo: p50 {middle:?}, p99 {late:?}");
 }

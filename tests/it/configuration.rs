@@ -1,0 +1,114 @@
+//! Issue item 8: "all mistakes reported at once with file, line and caret, exit 78 before any socket opens", `stockade
+//! check`, SIGHUP.
+
+use std::process::Command;
+
+use crate::yard::{STOCKADE, Yard, until};
+
+/// "unknown keys refused, all mistakes reported at once with file, line and caret, exit 78 before any socket opens"
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let plan =
+        Yard::new().user("alice").config("jail.pids = 'many'\nssh.no_such_key = 1\nrecording.input = 'sometimes'");
+    let file = plan.write();
+    for verb in ["serve", "check"] {
+        let ran = Command::new(STOCKADE).arg(verb).arg("--config").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(78), "{verb}: {said}");
+        for word in ["pids", "no_such_key", "sometimes", "^", "stockade.toml:"] {
+            assert!(said.contains(word), "{verb} does not say {word}: {said}");
+        }
+    }
+    assert!(!plan.path("recordings").exists(), "nothing was made");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_mistake() {
+    let ran = Command::new(STOCKADE).args(["serve", "--config", "/nonexistent/stockade.toml"]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("/nonexistent/stockade.toml"));
+}
+
+/// A port that is taken, a host key that others can read: said with what to do, and nothing is left running.
+#[test]
+fn what_cannot_be_served_is_said() {
+    use std::os::unix::fs::PermissionsExt;
+    let plan = Yard::new().user("alice");
+    let file = plan.write();
+    let key = plan.path("host_ed25519");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = Command::new(STOCKADE).arg("serve").arg("--config").arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(78), "{said}");
+    assert!(said.contains("chmod 600"), "{said}");
+
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = plan.config(&format!("listen.ssh = ['{}']", taken.local_addr().unwrap()));
+    let ran = Command::new(STOCKADE).arg("serve").arg("--config").arg(plan.write()).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(!ran.status.success());
+    assert!(said.contains("cannot listen on"), "{said}");
+}
+
+/// "`stockade check` also explains one decision (`--who alice`)": as the warden decides it.
+#[test]
+fn check_explains_what_the_warden_decides() {
+    let yard = Yard::new().user("alice").user("bob").config("access.deny_users = ['bob']").start();
+    let check = |who: &str| {
+        let file = yard.path("stockade.toml");
+        let ran = Command::new(STOCKADE).args(["check", "--who", who, "--config"]).arg(file).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    };
+    for (user, enters) in [("alice", true), ("bob", false), ("carol", false)] {
+        let (code, said) = check(user);
+        assert_eq!(code == Some(0), enters, "{user}: {said}");
+        assert_eq!(yard.ssh(user).key(yard.path("alice")).run("true").code == Some(0), user == "alice");
+    }
+    assert_eq!(yard.ssh("bob").run("true").code, Some(255), "denied with the right key");
+    let event = yard.audit().wait_for("SK1004W", |event| event["user"]["name"] == "bob");
+    assert!(check("bob").1.contains("deny_users"), "{:?} {event}", check("bob"));
+}
+
+/// "SIGHUP reloads": new terms hold for new logins; who is denied now leaves.
+#[test]
+fn sighup_brings_a_new_configuration_into_force() {
+    let yard = Yard::new().user("alice").user("bob").start();
+    let mut alice = yard.ssh("alice").terminal();
+    alice.prompt();
+    let mut bob = yard.ssh("bob").terminal();
+    bob.prompt();
+    let first = yard.audit().wait_for("SK7001I", |_| true)["unmapped"]["sha256"].clone();
+    yard.configure("access.deny_users = ['bob']\njail.pids = 33");
+    yard.signal("HUP");
+    yard.audit().wait_for("SK7001I", |event| event["unmapped"]["sha256"] != first);
+    assert_eq!(alice.shell("echo still here"), "still here");
+    yard.audit().wait_for("SK2002I", |event| event["user"]["name"] == "bob");
+    bob.end();
+    assert_eq!(yard.ssh("bob").run("true").code, Some(255));
+    assert_eq!(yard.ssh("alice").run("true").code, Some(0));
+}
+
+/// "or keeps the old one with the reason"
+#[test]
+fn sighup_keeps_the_old_configuration_where_the_new_has_mistakes() {
+    let yard = Yard::new().user("alice").start();
+    yard.configure("jail.pids = 'many'");
+    yard.signal("HUP");
+    let refused = yard.audit().wait_for("SK7002W", |_| true);
+    assert!(!refused["unmapped"]["reason"].as_str().unwrap().is_empty());
+    until("the reason in the log", || yard.log().contains("pids").then_some(()));
+    assert_eq!(yard.ssh("alice").run("echo fine").ok(), "fine");
+}
+
+/// "`stockade audit codes` prints the table from the doc comments": every code the bastion wrote is in it.
+#[test]
+fn every_code_is_in_the_table() {
+    let table = String::from_utf8(Command::new(STOCKADE).args(["audit", "codes"]).output().unwrap().stdout).unwrap();
+    let yard = Yard::new().user("alice").start();
+    yard.ssh("alice").run("true").ok();
+    for event in yard.audit().events() {
+        let code = event["metadata"]["event_code"].as_str().unwrap().to_owned();
+        assert!(table.contains(&code), "{code}");
+    }
+}

@@ -1,0 +1,266 @@
+//! Issue item 1: the processes and the boundary between them; `kill -9` of each.
+
+use std::time::Duration;
+
+use crate::yard::{Yard, children, status_of, until, within};
+
+const ROLES: [&str; 5] = ["keeper", "tally", "porter", "warden", "gate"];
+
+fn field(pid: u32, name: &str) -> String {
+    let status = status_of(pid).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")).map(str::trim));
+    line.unwrap_or_default().to_owned()
+}
+
+/// "re-execs of the one binary with their own uids and titles"; "drop everything, then landlock and seccomp, before their
+/// runtime starts": as the kernel tells it of every thread.
+#[test]
+fn every_role_is_its_own_user_behind_its_fence() {
+    let yard = Yard::new().user("alice").start();
+    let mut uids = Vec::new();
+    for role in ROLES {
+        let pid = yard.role(role);
+        // A role is fenced a moment after it has its title.
+        until(&format!("the fence of {role}"), || (field(pid, "Seccomp") == "2").then_some(()));
+        let uid = field(pid, "Uid");
+        let ids: Vec<&str> = uid.split_whitespace().collect();
+        assert!(ids.iter().all(|id| *id == ids[0] && *id != "0"), "{role}: {uid}");
+        assert_eq!(field(pid, "Groups"), "", "{role}");
+        uids.push(uid);
+        let threads: Vec<u32> = std::fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+            .collect();
+        for thread in threads {
+            // CAP_SYS_PTRACE is bit 19.
+            let capabilities = if role == "tally" { "0000000000080000" } else { "0000000000000000" };
+            for set in ["CapEff", "CapPrm", "CapBnd"] {
+                assert_eq!(field(thread, set), capabilities, "{role} {thread}: {set}");
+            }
+            assert_eq!(field(thread, "NoNewPrivs"), "1", "{role} {thread}");
+            assert_eq!(field(thread, "Seccomp"), "2", "{role} {thread}");
+        }
+        let namespace = |name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
+        let here = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        if role != "warden" {
+            assert_ne!(namespace("net"), here("net"), "{role}: an empty network");
+            assert_ne!(namespace("mnt"), here("mnt"), "{role}: an empty root");
+            assert_eq!(std::fs::read_dir(format!("/proc/{pid}/root")).unwrap().count(), 0, "{role}: an empty root");
+        }
+    }
+    uids.sort();
+    uids.dedup();
+    assert_eq!(uids.len(), ROLES.len(), "five users");
+    let jailer = yard.jailer();
+    assert_eq!(field(jailer, "Threads"), "1", "the jailer has one thread");
+}
+
+/// "descriptors passed, never paths": what each role holds, by kind. The weak ones hold no file of the host's.
+#[test]
+fn weak_roles_hold_no_files() {
+    let yard = Yard::new().user("alice").start();
+    yard.ssh("alice").run("true").ok();
+    for role in ["gate", "porter", "tally"] {
+        for (fd, target) in descriptors(yard.role(role)) {
+            let harmless = ["socket:", "anon_inode:", "pipe:", "/dev/null", "/memfd:"];
+            let known = harmless.iter().any(|kind| target.starts_with(kind));
+            let log = fd == 2;
+            let proc = role == "tally" && target == "/proc";
+            assert!(known || log || proc, "{role} holds {fd} -> {target}");
+        }
+    }
+}
+
+fn descriptors(pid: u32) -> Vec<(u32, String)> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let target = |entry: std::fs::DirEntry| {
+        let target = std::fs::read_link(entry.path()).ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, target.to_string_lossy().into_owned()))
+    };
+    entries.filter_map(target).collect()
+}
+
+/// "gate: running jails and recordings stay whole, it is started again, nobody's PTY is lost ..., so the session ends
+/// cleanly after a configurable linger"
+#[test]
+fn a_killed_gate_leaves_jails_and_recordings_whole() {
+    let yard = Yard::new().user("alice").config("ssh.linger = '3s'").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    terminal.enter(
+        "echo before; for i in 1 2 3 4 5 6 7 8 9; do echo tick $i > ~/tick; sleep 0.2; done; echo lasted > ~/lasted",
+    );
+    terminal.wait_for("\nbefore\r\n");
+    let others: Vec<u32> = ["keeper", "warden", "porter", "tally"].map(|role| yard.role(role)).to_vec();
+    yard.kill("gate");
+    assert_eq!(terminal.end(), 255, "the connection is gone");
+    let restarted = yard.audit().wait_for("SK8003W", |event| event["unmapped"]["role"] == "gate");
+    assert!(restarted["unmapped"]["reason"].as_str().unwrap().contains("0x9"));
+    // The new gate serves while the old one's jail goes on.
+    let now = yard.ssh("alice").run("cat ~/tick").ok();
+    assert!(now.starts_with("tick"), "{now}");
+    yard.audit().wait_for("SK2002I", |event| event["unmapped"]["reason"] == "the connection was lost");
+    assert_eq!(yard.ssh("alice").run("cat ~/lasted").ok(), "lasted", "the jail outlived its gate");
+    assert_eq!(
+        others,
+        ["keeper", "warden", "porter", "tally"].map(|role| yard.role(role)).to_vec(),
+        "nobody else ended"
+    );
+    let first = yard.sessions()[0]["session"].as_str().unwrap().to_owned();
+    let recording = yard.recording(&first).closed();
+    assert!(recording.show().contains("whole and closed"), "{}", recording.show());
+    assert!(String::from_utf8_lossy(&recording.bytes("output")).contains("before"));
+}
+
+/// "warden: started again, doors answer again, jails unharmed"
+#[test]
+fn a_killed_warden_harms_no_jail() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    terminal.shell("mark=unharmed");
+    yard.kill("warden");
+    yard.audit().wait_for("SK8003W", |event| event["unmapped"]["role"] == "warden");
+    assert_eq!(terminal.shell("echo $mark; stty size"), "unharmed\n24 80");
+    let whoami = terminal.shell("stockade whoami --json");
+    assert!(whoami.contains("\"alice\""), "{whoami}");
+    until("logins again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
+    terminal.enter("exit 5");
+    assert_eq!(terminal.end(), 5);
+    let first = yard.sessions()[0]["session"].as_str().unwrap().to_owned();
+    yard.recording(&first).closed();
+}
+
+/// A warden's restart does not let a connection without rights in: what it does not know must log in again.
+#[test]
+fn a_connection_of_a_former_warden_opens_nothing_new() {
+    let yard = Yard::new().user("alice").start();
+    let path = format!("ControlPath={}", yard.path("mux").display());
+    let mut master = yard.ssh("alice").option("ControlMaster=yes").option(&path).input("").begin("sleep 30");
+    until("the master's socket", || yard.path("mux").exists().then_some(()));
+    yard.ssh("alice").option(&path).run("true").ok();
+    yard.kill("warden");
+    yard.audit().wait_for("SK8003W", |_| true);
+    let ran = yard.ssh("alice").option(&path).option("ControlMaster=no").run("echo in");
+    assert_ne!(ran.text(), "in", "{}", ran.stderr);
+    master.kill();
+    master.wait();
+}
+
+/// "keeper: sessions end, recordings are recovered to the last durable byte and say so"
+#[test]
+fn a_killed_keeper_ends_sessions_and_recovers_their_recordings() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    assert_eq!(terminal.shell("echo seen by the user"), "seen by the user");
+    let shown = terminal.all();
+    yard.kill("keeper");
+    assert_eq!(terminal.end(), 254);
+    terminal.wait_for("the recording has ended");
+    let recovered = yard.audit().wait_for("SK2006W", |_| true);
+    let session = recovered["session"]["uid"].as_str().unwrap().to_owned();
+    let recording = yard.recording(&session).closed();
+    let output = recording.bytes("output");
+    assert!(output.len() >= shown.len(), "all that was shown was on stable storage first");
+    assert!(output.starts_with(&shown), "{:?}", String::from_utf8_lossy(&output));
+    let entry = yard.sessions().into_iter().find(|one| one["session"] == *session).unwrap();
+    assert_ne!(entry["state"], "unclosed", "{entry}");
+    let closing = recording.of("closing").pop().unwrap();
+    assert!(closing["reason"].as_str().unwrap().contains("recover"), "{closing}");
+    until("logins again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
+}
+
+/// A dead porter is started again and opens the same doors.
+#[test]
+fn a_killed_porters_doors_answer_again() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    assert!(terminal.shell("stockade whoami").contains("alice"));
+    yard.kill("porter");
+    yard.audit().wait_for("SK8003W", |event| event["unmapped"]["role"] == "porter");
+    assert!(terminal.shell("stockade whoami").contains("alice"), "the door waits for its new porter");
+}
+
+/// A dead tally is started again; an exec meanwhile waits, and is recorded.
+#[test]
+fn a_killed_tally_misses_no_exec() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    yard.kill("tally");
+    assert_eq!(terminal.shell("/bin/echo after tally"), "after tally");
+    yard.audit().wait_for("SK3001I", |event| {
+        event["unmapped"]["arguments"].as_array().is_some_and(|all| all.iter().any(|one| one == "tally"))
+    });
+    terminal.enter("exit");
+    assert_eq!(terminal.end(), 0);
+}
+
+/// "jailer: every jail is gone, leftovers are swept at the next start"
+#[test]
+fn a_killed_jailer_takes_all_with_it() {
+    let yard = Yard::new().user("alice").user("bob").start();
+    let mut one = yard.ssh("alice").terminal();
+    one.prompt();
+    one.shell("echo kept > ~/note; sync; sleep 1000 & echo");
+    let mut two = yard.ssh("bob").terminal();
+    two.prompt();
+    yard.kill("jailer");
+    let processes = || yard.leftovers().into_iter().filter(|left| left.starts_with("process")).collect::<Vec<_>>();
+    let gone = within(Duration::from_secs(5), || processes().is_empty().then_some(()));
+    assert!(gone.is_some(), "{:?}", processes());
+    one.end();
+    two.end();
+    yard.restart();
+    let swept = within(Duration::from_secs(5), || {
+        yard.leftovers().iter().all(|left| left.starts_with("process") || left.contains("homes")).then_some(())
+    });
+    assert!(swept.is_some(), "{:?}", yard.leftovers());
+    assert_eq!(yard.ssh("alice").run("cat ~/note").ok(), "kept");
+    assert_eq!(yard.audit().of("SK2006W").len(), 2, "both recordings are recovered");
+}
+
+/// "PDEATHSIG again after the uid change": no role outlives the jailer.
+#[test]
+fn roles_die_with_the_jailer() {
+    let yard = Yard::new().user("alice").start();
+    let roles = ROLES.map(|role| yard.role(role));
+    yard.kill("jailer");
+    for (role, pid) in ROLES.iter().zip(roles) {
+        let gone = within(Duration::from_secs(5), || {
+            let status = status_of(pid).unwrap_or_default();
+            (status.is_empty() || status.contains("State:\tZ")).then_some(())
+        });
+        assert!(gone.is_some(), "{role} lives on");
+    }
+}
+
+/// A role that dies again and again is started again, with pauses, and the bastion goes on.
+#[test]
+fn a_role_that_keeps_dying_is_started_with_pauses() {
+    let yard = Yard::new().user("alice").start();
+    for _ in 0..3 {
+        yard.kill("gate");
+    }
+    until("logins again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
+    assert_eq!(yard.audit().of("SK8003W").len(), 3);
+}
+
+/// SIGTERM with sessions open: they end, their recordings are closed, nothing is left (the yard looks when it is dropped).
+#[test]
+fn sigterm_closes_what_is_open() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    terminal.shell("sleep 1000 & echo");
+    assert!(!children(yard.jailer()).is_empty());
+    let status = yard.stop().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", yard.log());
+    terminal.end();
+    assert_eq!(yard.sessions()[0]["state"], "closed");
+    assert!(yard.audit().of("SK2002I").len() == 1 && yard.audit().of("SK8002I").len() == 1);
+    let left = within(Duration::from_secs(5), || yard.leftovers().is_empty().then_some(()));
+    assert!(left.is_some(), "{:?}", yard.leftovers());
+}
