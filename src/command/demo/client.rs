@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::USER;
 use super::directory::{self, Directory};
 use super::interrupt::Interrupt;
 use super::step::end;
+
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Logs in, and gives ssh's exit status.
 pub(super) fn run(
@@ -41,11 +44,23 @@ pub(super) fn run(
             Ok(None) => {}
             Ok(Some(status)) => return Ok(code(status)),
             Err(interrupted) => {
-                end(&mut child);
+                hang_up(&mut child);
                 return Err(interrupted);
             }
         }
     }
+}
+
+/// Asked to, ssh puts the terminal right again before it ends.
+fn hang_up(ssh: &mut Child) {
+    if let Some(pid) = i32::try_from(ssh.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let asked = Instant::now();
+    while matches!(ssh.try_wait(), Ok(None)) && asked.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    end(ssh);
 }
 
 /// ssh would join the words by blanks: so several words are quoted, and one is left to the shell as it is.
