@@ -156,7 +156,8 @@ pub struct Recording {
     pub directory: PathBuf,
     pub durability: Durability,
     pub input: Input,
-    /// Regular expressions that compile; what they match in the input is replaced.
+    /// Regular expressions of prompts (the end of the output), beside the built-in ones: what is typed after them is
+    /// counted, not kept.
     pub redact: Vec<String>,
     /// Bytes kept back for each session, so that its end can be written.
     pub reserve: u64,
