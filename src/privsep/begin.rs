@@ -1,7 +1,7 @@
 //! A role's first moments: its control socket, the configuration, what it holds.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -10,6 +10,9 @@ use super::message::{FromJailer, Silence};
 
 /// The place where the jailer leaves the control socket.
 const CONTROL: i32 = 3;
+
+/// More than a configuration or a host key has.
+const LONGEST: usize = 1 << 20;
 
 /// What a role starts with.
 #[derive(Debug)]
@@ -50,11 +53,16 @@ pub fn begin() -> Result<Begun, BeginError> {
     Ok(Begun { control, configuration, held })
 }
 
-/// The bytes of a sealed file, which others may have read before from the same place in it.
+/// The bytes of a sealed file. Read by position: its copies share one offset, and other roles read at the same moment.
 pub fn read_sealed(file: OwnedFd) -> std::io::Result<Vec<u8>> {
-    let mut file = std::fs::File::from(file);
-    file.seek(SeekFrom::Start(0))?;
+    let file = std::fs::File::from(file);
     let mut bytes = Vec::new();
-    file.take(1 << 20).read_to_end(&mut bytes)?;
+    let mut part = [0; 4096];
+    while bytes.len() < LONGEST {
+        match file.read_at(&mut part, bytes.len() as u64)? {
+            0 => break,
+            got => bytes.extend_from_slice(part.get(..got).unwrap_or_default()),
+        }
+    }
     Ok(bytes)
 }

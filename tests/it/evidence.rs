@@ -125,9 +125,10 @@ fn listed_patterns_are_redacted() {
     let yard = Yard::new().user("alice").config("recording.redact = ['(?i)passphrase']").start();
     let mut terminal = yard.ssh("alice").terminal();
     terminal.prompt();
-    terminal.enter("read -p 'Passphrase: ' x; echo thanks");
+    // As programs do that draw their own stars: neither echo nor lines.
+    terminal.enter("stty -echo -icanon; printf 'Pass%s: ' phrase; head -c 13 >/dev/null; stty sane; echo thanks");
     terminal.wait_for("Passphrase: $");
-    terminal.enter("correct horse");
+    terminal.type_text("correct horse");
     terminal.wait_for("thanks\r\n");
     terminal.enter("exit");
     terminal.end();

@@ -118,6 +118,9 @@ fn proc_and_dev_are_masked() {
         assert_eq!(ran.ok(), "0", "/proc/{file}");
     }
     for directory in ["bus", "fs", "irq", "sys", "sysrq-trigger"] {
+        if !std::path::Path::new("/proc").join(directory).exists() {
+            continue;
+        }
         let options = yard.ssh("alice").run(&format!("grep ' /proc/{directory} ' /proc/self/mounts | cut -d' ' -f4"));
         assert!(options.ok().split(',').any(|one| one == "ro"), "/proc/{directory}: {}", options.text());
     }

@@ -58,8 +58,7 @@ impl Terminal {
     pub fn wait_for(&mut self, pattern: &str) -> Vec<String> {
         let regex = Regex::new(pattern).unwrap();
         let found = within(DEADLINE, || {
-            let all = self.seen.lock().unwrap();
-            let text = String::from_utf8_lossy(&all[self.read..]).into_owned();
+            let text = self.rest();
             let captures = regex.captures(&text)?;
             let groups = captures.iter().map(|group| group.map_or(String::new(), |g| g.as_str().to_owned())).collect();
             Some((groups, captures.get(0).unwrap().end()))
@@ -69,7 +68,7 @@ impl Terminal {
                 self.read += end;
                 groups
             }
-            None => panic!("no {pattern:?} in {:?} but {:?}", DEADLINE, self.rest()),
+            None => panic!("no {pattern:?} in {DEADLINE:?} but {:?}", self.rest()),
         }
     }
 
@@ -97,8 +96,11 @@ impl Terminal {
         self.seen.lock().unwrap().clone()
     }
 
+    /// What the test has not looked at yet, without readline's switching of bracketed paste around each line.
     fn rest(&self) -> String {
-        String::from_utf8_lossy(&self.seen.lock().unwrap()[self.read..]).into_owned()
+        let text = String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned();
+        let text = text.replace("\u{1b}[?2004l\r", "").replace("\u{1b}[?2004h", "");
+        text.get(self.read..).unwrap_or_default().to_owned()
     }
 
     /// The client's exit status.
