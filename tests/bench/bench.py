@@ -298,7 +298,7 @@ def options():
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=count, default=10, metavar="N", help="[10]")
-    parser.add_argument("--only", choices=["true", "prompt", "bulk", "credentials", "aws"], help="this measurement alone")
+    parser.add_argument("--only", choices=["true", "prompt", "bulk", "credentials", "aws"], help="this one alone")
     parser.add_argument("--bytes", type=size, default=256 << 20, metavar="SIZE", help="of one bulk stream [256MiB]")
     parser.add_argument("--pam", action="store_true", help="a third peer: OpenSSH with UsePAM yes")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything measured, too")
