@@ -16,7 +16,7 @@ use crate::privsep::fence::{self, May};
 use crate::privsep::link::Link;
 use crate::privsep::message::WardenToPorter;
 use crate::session::SessionId;
-use crate::warden::authority::{Authority, Surroundings, no_identity};
+use crate::warden::authority::{Authority, Surroundings, no_identity, token_files};
 use crate::warden::credentials::Issuer;
 use crate::warden::directory::{Cache, Directory, Iam, Lives, Use};
 use crate::warden::judge::{Bench, Rules};
@@ -29,8 +29,18 @@ const QUEUE: usize = 1024;
 pub fn live(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Result<()> {
     let keys = held.pop().context("the directory of keys is missing")?;
     let authority = connect(config)?;
-    fence::enter(Role::Warden, &[(keys.as_fd(), May::Read)])?;
+    let tokens = token_directories();
+    let mut beneath = vec![(keys.as_fd(), May::Read)];
+    beneath.extend(tokens.iter().map(|directory| (directory.as_fd(), May::Read)));
+    fence::enter(Role::Warden, &beneath)?;
     runtime(Role::Warden)?.block_on(serve(config, control, keys, authority))
+}
+
+/// Where the SDK reads a token anew at each renewal (web identity, EKS pod identity): the kubelet moves a symbolic link
+/// beside the file, so it is the directory that must stay readable.
+fn token_directories() -> Vec<OwnedFd> {
+    let directories = token_files().into_iter().filter_map(|file| Some(file.parent()?.to_owned()));
+    directories.filter_map(|directory| fs_err::File::open(directory).ok()).map(|d| d.into_parts().0.into()).collect()
 }
 
 /// On a runtime that is gone before the fence closes: landlock binds a thread and what it starts afterwards.

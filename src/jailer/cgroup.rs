@@ -29,8 +29,8 @@ pub struct Cgroup {
     name: String,
     /// Where a process is born into the jail.
     v2: Option<OwnedFd>,
-    /// Where a process moves itself into the jail.
-    v1: Vec<OwnedFd>,
+    /// Each version 1 controller's directory, and where a process moves itself into it.
+    v1: Vec<(OwnedFd, OwnedFd)>,
 }
 
 impl Cgroups {
@@ -76,13 +76,16 @@ impl Cgroups {
                 "memory" => write(&own, "memory.limit_in_bytes", &limits.memory.to_string())?,
                 _ => write(&own, "cpu.cfs_quota_us", &limits.cpu.to_string())?,
             }
-            cgroup.v1.push(openat(&own, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(LIMIT)?);
+            let procs = openat(&own, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(LIMIT)?;
+            cgroup.v1.push((own, procs));
         }
         if let Some(parent) = &self.v2 {
             let own = child(parent, &cgroup.name)?;
             if self.v1.is_empty() {
                 write(&own, "pids.max", &limits.pids.to_string())?;
                 write(&own, "memory.max", &limits.memory.to_string())?;
+                // A host without swap has no such file, and nothing to limit.
+                let _ = write(&own, "memory.swap.max", "0");
                 write(&own, "cpu.max", &format!("{} 100000", limits.cpu))?;
             }
             cgroup.v2 = Some(own);
@@ -132,10 +135,24 @@ impl Cgroup {
 
     /// Moves the calling process in, where it was not born in. Each write waits for a grace period of the kernel's.
     pub fn enter(&self) -> Result<(), Fault> {
-        for procs in &self.v1 {
+        for (_, procs) in &self.v1 {
             rustix::io::write(procs, b"0").step("enter the jail's cgroup")?;
         }
         Ok(())
+    }
+
+    /// What the jail was held back by, as the kernel counted it.
+    pub fn limits_hit(&self) -> Vec<&'static str> {
+        let directories = || self.v1.iter().map(|(own, _)| own).chain(&self.v2);
+        let counted = |file: &str, key: &str| directories().any(|own| count(own, file, key).is_some_and(|n| n > 0));
+        let mut hit = Vec::new();
+        if counted("pids.events", "max") {
+            hit.push("the jail had as many processes as it may");
+        }
+        if counted("memory.events", "oom_kill") || counted("memory.oom_control", "oom_kill") {
+            hit.push("the jail had all the memory it may, and a process of it was killed");
+        }
+        hit
     }
 
     /// Kills everything inside at once; the caller kills process 1 as well, for hosts without `cgroup.kill`.
@@ -164,6 +181,15 @@ fn directory(path: &std::path::Path) -> Result<OwnedFd, Fault> {
 fn child(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Fault> {
     mkdirat(parent, name, Mode::from_raw_mode(0o755)).step("make the jail's cgroup")?;
     openat(parent, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open the jail's cgroup")
+}
+
+/// The number behind a key of a file of `key number` lines.
+fn count(directory: &OwnedFd, file: &str, key: &str) -> Option<u64> {
+    let file = openat(directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut text = [0; 1024];
+    let got = rustix::io::read(file, &mut text).ok()?;
+    let text = std::str::from_utf8(text.get(..got)?).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 fn write(directory: &OwnedFd, file: &str, value: &str) -> Result<(), Fault> {

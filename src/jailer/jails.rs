@@ -358,6 +358,9 @@ impl Jailer {
             return;
         }
         let Some(jail) = self.jails.remove(&session) else { return };
+        for what in jail.cgroup.limits_hit() {
+            self.event(Event::LimitHit { session: Some(session), what: what.into() });
+        }
         for (number, channel) in &jail.channels {
             if let Some(reports) = &channel.reports {
                 self.watch.remove(Source::Reports(session, *number), reports);

@@ -90,6 +90,19 @@ fn prepare(run: &str) -> Result<(), Fault> {
     mount_bind(&own, &*place).step("hold the program")
 }
 
+/// The opposite of `prepare`; only what that made, and only where it is empty.
+pub fn tidy(run: &str) {
+    let program = format!("{run}/stockade");
+    let _ = rustix::mount::unmount(&*program, rustix::mount::UnmountFlags::DETACH);
+    let _ = fs::remove_file(program);
+    for user in fs::read_dir(format!("{run}/homes")).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(user.path());
+    }
+    for directory in ["homes", "empty", "jail", ""] {
+        let _ = fs::remove_dir(format!("{run}/{directory}"));
+    }
+}
+
 /// A file in memory that nobody can change any more.
 pub fn sealed(name: &str, bytes: &[u8]) -> Result<OwnedFd, Fault> {
     let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).step("make a file in memory")?;

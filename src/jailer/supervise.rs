@@ -24,6 +24,8 @@ use crate::sys::signal;
 
 /// A role that dies again within this time waits this long before its next start.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Events that wait for a keeper.
+const MOST_UNTOLD: usize = 1024;
 /// How long roles have to finish what they write.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -49,6 +51,8 @@ pub struct Jailer {
     pub(super) resting: Vec<(Cgroup, u32)>,
     pub(super) gone: VecDeque<SessionId>,
     pub(super) stopping: Option<Instant>,
+    /// What happened while there was no keeper to tell.
+    pub(super) untold: VecDeque<Event>,
 }
 
 impl Jailer {
@@ -79,6 +83,7 @@ impl Jailer {
             resting: Vec::new(),
             gone: VecDeque::new(),
             stopping: None,
+            untold: VecDeque::new(),
         })
     }
 
@@ -133,6 +138,9 @@ impl Jailer {
             }
         }
         self.tell_what_stands(role);
+        if role == Role::Keeper {
+            std::mem::take(&mut self.untold).into_iter().for_each(|event| self.event(event));
+        }
         Ok(())
     }
 
@@ -207,7 +215,13 @@ impl Jailer {
     }
 
     pub(super) fn event(&mut self, event: Event) {
-        self.tell(Role::Keeper, JailerToKeeper::Event(event), Vec::new());
+        if self.roles.contains_key(&Role::Keeper) {
+            return self.tell(Role::Keeper, JailerToKeeper::Event(event), Vec::new());
+        }
+        self.untold.push_back(event);
+        if self.untold.len() > MOST_UNTOLD {
+            self.untold.pop_front();
+        }
     }
 
     /// A control socket is readable, or writable again. Only the warden has anything to say.
@@ -315,6 +329,7 @@ impl Jailer {
                 };
                 self.held.configuration = held.configuration;
                 self.held.keys = held.keys;
+                self.held.host_keys = held.host_keys;
                 for role in Role::ALL {
                     self.begin(role, true);
                 }
@@ -365,6 +380,7 @@ impl Jailer {
         }
         self.cgroups.close();
         self.homes.close();
+        super::start::tidy(&self.run);
         Some(ExitCode::SUCCESS)
     }
 }

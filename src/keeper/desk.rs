@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct Desk {
     pub(super) warden: Warden,
     pub(super) slots: Semaphore,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
+    /// The jailer has said that it stops; without that its end is a crash.
+    stopping: AtomicBool,
 }
 
 impl Desk {
@@ -54,7 +57,12 @@ impl Desk {
             warden: Warden::new(),
             slots: Semaphore::new(SLOTS),
             sessions: Mutex::default(),
+            stopping: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn told_to_stop(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
@@ -104,7 +112,12 @@ impl Desk {
                     session.exited(number, status);
                 }
             }
-            JailerToKeeper::Event(event) => self.sink.record(event).await,
+            JailerToKeeper::Event(event) => {
+                if matches!(event, audit::Event::Stopped { .. }) {
+                    self.stopping.store(true, Ordering::Relaxed);
+                }
+                self.sink.record(event).await;
+            }
         }
         Ok(())
     }

@@ -100,7 +100,7 @@ pub async fn serve(start: Start) -> Result<(), KeeperError> {
         }
         done = attend(&desk, &start.control) => done,
     };
-    desk.close_all("the bastion stopped").await;
+    desk.close_all(if desk.told_to_stop() { "the bastion stopped" } else { "the jailer died" }).await;
     desk.sink.settle().await;
     done
 }

@@ -27,7 +27,7 @@ pub fn run(path: &Path, again: bool) -> ExitCode {
     let config = match config::load(path) {
         Ok(config) => config,
         Err(report) => {
-            eprint!("{report}");
+            eprintln!("{report}");
             return ExitCode::from(MISTAKEN);
         }
     };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::court::{Claimant, Judge, Judgement};
 use super::directory::{Directory, People, Record};
 use crate::config::{Access, Home};
-use crate::identity::authorized_keys::{self, AuthorizedKey};
+use crate::identity::authorized_keys::{self, AuthorizedKey, WhyNot};
 use crate::identity::{Principal, fingerprint};
 use crate::policy::{Decision, Evidence, Permit, decide};
 
@@ -59,18 +59,25 @@ impl<P: People> Rules<P> {
 
 /// Whether the proved key opens this account.
 fn evidence(record: &Record, user: &Principal, blob: &[u8], from: IpAddr) -> Evidence {
-    let mut keys: Vec<AuthorizedKey> = Vec::new();
+    let (keys, refused) = keys(record, user);
+    match authorized_keys::find(&keys, blob, from, Timestamp::now()) {
+        Err(WhyNot::NoKeys) if !refused.is_empty() => Evidence::NoKey(WhyNot::NotRead(refused.join("; "))),
+        found => Evidence::from(found),
+    }
+}
+
+/// The user's keys, and why lines were not used.
+fn keys(record: &Record, user: &Principal) -> (Vec<AuthorizedKey>, Vec<String>) {
+    let (mut keys, mut reasons) = (Vec::new(), Vec::new());
     for source in &record.keys {
         let parsed = authorized_keys::parse(source.text.as_bytes());
         for refused in &parsed.refused {
             tracing::warn!(%user, origin = ?source.origin, "a key is not used: {refused}");
+            reasons.push(refused.to_string());
         }
         keys.extend(parsed.keys);
     }
-    match authorized_keys::find(&keys, blob, from, Timestamp::now()) {
-        Ok(key) => Evidence::Key { fingerprint: key.fingerprint(), terminal: key.terminal },
-        Err(why) => Evidence::NoKey(why),
-    }
+    (keys, reasons)
 }
 
 impl<P: People> Judge for Arc<Bench<P>> {
@@ -85,7 +92,12 @@ impl<P: People> Judge for Arc<Bench<P>> {
         let rules = self.rules();
         // While nobody can say, what was decided before stands: an outage of IAM must not end everybody's work.
         let record = rules.directory.look_up(user).await.ok()?;
-        let evidence = Evidence::Key { fingerprint: key.to_owned(), terminal: true };
+        // Where a connection came from does not change under it; that its key is still listed can.
+        let (keys, _) = keys(&record, user);
+        let evidence = match keys.iter().find(|listed| listed.fingerprint() == key) {
+            Some(listed) => Evidence::from(listed),
+            None => Evidence::NoKey(WhyNot::Unlisted(keys.len())),
+        };
         rules.decide(user, record, &evidence).err()
     }
 }
