@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import select
 import signal
 import statistics
@@ -126,13 +127,13 @@ def aws(peer, _):
     script = "began=$EPOCHREALTIME; aws configure list; echo $((${EPOCHREALTIME/./} - ${began/./}))"
     done = subprocess.run(peer.ssh(peer.name, script), stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=PATIENCE, check=False)
-    if done.returncode or "iam-role" not in done.stdout:
-        raise Failed(f"exit status {done.returncode}, no iam-role: {last_line(done.stderr)}")
+    if done.returncode or not re.search("(iam|container)-role", done.stdout):
+        raise Failed(f"exit status {done.returncode}, no role's key: {last_line(done.stderr)}")
     return {"aws configure list": int(last_line(done.stdout)) / 1e3}
 
 
 class Measurement:
-    """What runs once a round on each of its peers, the rows that it fills, and its CPU row with the scale from seconds."""
+    """What runs once a round on each of its peers, the rows that it fills, its CPU row with the scale from seconds."""
 
     def __init__(self, name, run, rows, alone=False, cpu=None):
         self.name, self.run, self.rows, self.alone, self.cpu = name, run, rows, alone, cpu
@@ -174,7 +175,8 @@ def measurements(options):
             name, run = bulk(cipher, up)
             found.append(Measurement("bulk", run, [Row(name, "MB/s", rate=True)],
                                      cpu=(Row(CPU, "s/GB", mean=True), per_gigabyte)))
-    found.append(Measurement("credentials", credentials, [Row("credentials, first", "ms"), Row("credentials, cached", "ms")], alone=True))
+    answers = [Row("credentials, first", "ms"), Row("credentials, cached", "ms")]
+    found.append(Measurement("credentials", credentials, answers, alone=True))
     found.append(Measurement("aws", aws, [Row("aws configure list", "ms")], alone=True))
     return [one for one in found if options.only in (None, one.name)]
 
@@ -227,7 +229,8 @@ def summary(measurement, row, peers):
                 rounds = [mine / theirs for mine, theirs in zip(own, floor) if theirs]
                 cell["ratio"] = middle / statistics.fmean(floor) if row.mean else statistics.median(rounds)
             cells[peer.name] = cell
-    return {"measurement": measurement.name, "name": row.name, "unit": row.unit, "better": "more" if row.rate else "less", "peers": cells}
+    return {"measurement": measurement.name, "name": row.name, "unit": row.unit,
+            "better": "more" if row.rate else "less", "peers": cells}
 
 
 def number(value):
@@ -275,8 +278,9 @@ def notes(lines):
 
 
 def machine():
-    processor = next((line.partition(": ")[2] for line in open("/proc/cpuinfo", encoding="ascii") if line.startswith("model name")), "?")
-    return {"cores": len(os.sched_getaffinity(0)), "processor": processor.strip(), "kernel": os.uname().release, "load": os.getloadavg()[0]}
+    models = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return {"cores": len(os.sched_getaffinity(0)), "processor": models[0] if models else "?",
+            "kernel": os.uname().release, "load": os.getloadavg()[0]}
 
 
 def size(text):
@@ -291,9 +295,10 @@ def count(text):
 
 
 def options():
-    parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=count, default=10, metavar="N", help="[10]")
-    parser.add_argument("--only", choices=["true", "prompt", "bulk", "credentials", "aws"], help="this measurement alone")
+    parser.add_argument("--only", choices=["true", "prompt", "bulk", "credentials", "aws"], help="this one alone")
     parser.add_argument("--bytes", type=size, default=256 << 20, metavar="SIZE", help="of one bulk stream [256MiB]")
     parser.add_argument("--pam", action="store_true", help="a third peer: OpenSSH with UsePAM yes")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything measured, too")
@@ -328,7 +333,8 @@ def main():
         about = machine()
         measure(chosen, yard.peers, given)
         lines = [summary(one, row, yard.peers) for one in chosen for row in one.all_rows()]
-        print(f"{about['cores']} x {about['processor']}, Linux {about['kernel']}, load {about['load']:.1f} to {os.getloadavg()[0]:.1f}\n")
+        load = f"load {about['load']:.1f} to {os.getloadavg()[0]:.1f}"
+        print(f"{about['cores']} x {about['processor']}, Linux {about['kernel']}, {load}\n")
         table(lines, yard.peers)
     if given.json:
         given.json.write_text(json.dumps({"machine": about, "binary": given.binary, "rounds": given.rounds,

@@ -131,8 +131,8 @@ class Yard:
         """Starts the AWS emulator; its environment for the bastion."""
         out, ready = self.place / "bed", self.place / "bed.ready"
         # Stands for a service elsewhere: it must not take the processor from a login.
-        argv = ["nice", "-n", "19", self.bed_python, "-B", TESTS / "bed/bed_aws.py", "--seed", out, "--ready-file", ready]
-        self.bed = spawn(argv, self.place / "bed.log")
+        program = [self.bed_python, "-B", TESTS / "bed/bed_aws.py", "--seed", out, "--ready-file", ready]
+        self.bed = spawn(["nice", "-n", "19", *program], self.place / "bed.log")
         wait_until(lambda: ready.exists() and json.loads(ready.read_text() or "null"), self.bed, self.place / "bed.log")
         return dict(line.split("=", 1) for line in (out / "bastion.env").read_text().splitlines())
 
@@ -243,7 +243,8 @@ def lend_user(place):
     home = place / "home"
     home.mkdir(mode=0o755)
     os.chown(home, UID, UID)
-    lines = {"passwd": f"{USER}:x:{UID}:{UID}::{home}:/bin/bash", "group": f"{USER}:x:{UID}:", "shadow": f"{USER}:*:19000:0:99999:7:::"}
+    lines = {"passwd": f"{USER}:x:{UID}:{UID}::{home}:/bin/bash", "group": f"{USER}:x:{UID}:",
+             "shadow": f"{USER}:*:19000:0:99999:7:::"}
     for name, line in lines.items():
         real, copy = pathlib.Path("/etc", name), place / name
         others = [old for old in real.read_text().splitlines() if not old.startswith(f"{USER}:")]
@@ -307,7 +308,8 @@ def tree(root):
     children = {}
     for entry in os.listdir("/proc"):
         try:
-            children.setdefault(int(stat_fields(entry)[1]), []).append(int(entry)) if entry.isdigit() else None
+            if entry.isdigit():
+                children.setdefault(int(stat_fields(entry)[1]), []).append(int(entry))
         except OSError:
             continue  # ended meanwhile
     found = [root]
