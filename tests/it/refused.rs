@@ -1,10 +1,10 @@
 //! Issue item 2: "Forwarding, agent, X11 and sftp are refused with a plain sentence and an audit event for now", and who
 //! is not let in at all.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::yard::{Yard, keygen, spawn_with, within};
+use crate::yard::{Yard, keygen, spawn_with, until, within};
 
 /// The unmapped field of a refusal.
 fn what(event: &serde_json::Value) -> &str {
@@ -37,7 +37,7 @@ fn a_socket_is_not_forwarded_either() {
     let forward = format!("{}:/run/docker.sock", yard.path("local").display());
     let mut client = yard.ssh("alice").arg("-L").arg(&forward).input("").begin("sleep 20");
     let socket = yard.path("local");
-    crate::yard::until("the client's socket", || socket.exists().then_some(()));
+    until("the client's socket", || socket.exists().then_some(()));
     let _ = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     yard.audit().wait_for("SK2005W", |event| what(event).contains("/run/docker.sock"));
     client.kill();
@@ -47,11 +47,12 @@ fn a_socket_is_not_forwarded_either() {
 #[test]
 fn the_agent_is_not_forwarded() {
     let yard = Yard::new().user("alice").start();
-    // A socket that nobody answers at is enough for the client to offer it.
     let socket = yard.path("agent");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let forward = format!("ForwardAgent={}", socket.display());
-    let ran = yard.ssh("alice").option("IdentityAgent=none").option(&forward).run("echo [$SSH_AUTH_SOCK]");
+    let mut agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+    until("the agent's socket", || socket.exists().then_some(()));
+    let ran = yard.ssh("alice").arg("-A").env("SSH_AUTH_SOCK", socket.to_str().unwrap()).run("echo [$SSH_AUTH_SOCK]");
+    agent.kill().unwrap();
+    agent.wait().unwrap();
     assert_eq!(ran.ok(), "[]");
     yard.audit().wait_for("SK2005W", |event| what(event).contains("agent"));
 }
