@@ -192,6 +192,7 @@ impl Desk {
                     let event = channel_event(number, program, terminal, environment);
                     // An ended recording cannot take it, and nothing will run in it.
                     let _: Result<_, Ended> = session.tape.push_now(event);
+                    session.announce(number);
                 }
             }
             WardenToKeeper::Close { session, reason } => {

@@ -1,7 +1,7 @@
 //! One session: its tape, its channels, and the task that commits.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,18 +22,38 @@ use crate::session::SessionId;
 /// How long `Close` waits for channels that have something left to tell.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long `Close` waits for channels that the warden has announced and the jailer not handed over yet.
+const ARRIVAL: Duration = Duration::from_secs(2);
+
 pub(super) const FULL: &str = "recording is no longer possible: the bastion's disk is full; this session ends";
 const FAILED: &str = "recording is no longer possible: the bastion's disk failed; this session ends";
 
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) tape: Tape,
-    channels: Mutex<HashMap<Number, watch::Sender<Option<i32>>>>,
-    live: watch::Sender<usize>,
+    channels: Mutex<Channels>,
+    live: watch::Sender<Live>,
     /// Bytes written of late.
     recent: AtomicU64,
     closing: AtomicBool,
     over: AtomicBool,
+}
+
+/// A session's channels, by their numbers.
+#[derive(Default)]
+struct Channels {
+    attached: HashMap<Number, watch::Sender<Option<i32>>>,
+    /// The warden's word and the jailer's descriptors come on two ways: a short program may be over, and its session
+    /// closed, before its channel arrives.
+    awaited: BTreeSet<Number>,
+    arrived: BTreeSet<Number>,
+}
+
+/// How many channels are there and how many are still to come.
+#[derive(Clone, Copy, Default)]
+struct Live {
+    attached: usize,
+    awaited: usize,
 }
 
 impl Session {
@@ -42,7 +62,7 @@ impl Session {
             id,
             tape: Tape::new(grade),
             channels: Mutex::default(),
-            live: watch::Sender::new(0),
+            live: watch::Sender::default(),
             recent: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -51,25 +71,40 @@ impl Session {
 
     // ---- its channels ------------------------------------------------------------------------------------------
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<Number, watch::Sender<Option<i32>>>> {
+    fn channels(&self) -> MutexGuard<'_, Channels> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn count(&self, channels: &Channels) {
+        self.live.send_replace(Live { attached: channels.attached.len(), awaited: channels.awaited.len() });
+    }
+
+    /// The warden will have this channel started.
+    pub(super) fn announce(&self, number: Number) {
+        let mut channels = self.channels();
+        if !channels.arrived.contains(&number) {
+            channels.awaited.insert(number);
+            self.count(&channels);
+        }
+    }
+
     /// A channel begins; the receiver will know how its leader ended. `None` when there is one of this number, or the
-    /// session is being closed.
+    /// session is being closed and nobody has announced it.
     pub(super) fn attach(&self, number: Number) -> Option<watch::Receiver<Option<i32>>> {
         let mut channels = self.channels();
-        if self.closing.load(Ordering::SeqCst) {
+        let announced = channels.awaited.remove(&number);
+        if self.closing.load(Ordering::SeqCst) && !announced {
             return None;
         }
-        let Entry::Vacant(place) = channels.entry(number) else { return None };
+        channels.arrived.insert(number);
+        let Entry::Vacant(place) = channels.attached.entry(number) else { return None };
         let receiver = place.insert(watch::Sender::new(None)).subscribe();
-        self.live.send_replace(channels.len());
+        self.count(&channels);
         Some(receiver)
     }
 
     pub(super) fn exited(&self, number: Number, status: i32) {
-        if let Some(channel) = self.channels().get(&number) {
+        if let Some(channel) = self.channels().attached.get(&number) {
             channel.send_replace(Some(status));
         }
     }
@@ -77,12 +112,12 @@ impl Session {
     /// A channel has told everything, or is over.
     pub(super) fn detach(&self, number: Number) {
         let mut channels = self.channels();
-        channels.remove(&number);
-        self.live.send_replace(channels.len());
+        channels.attached.remove(&number);
+        self.count(&channels);
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        *self.live.borrow() == 0
+        self.live.borrow().attached == 0
     }
 
     // ---- its end -----------------------------------------------------------------------------------------------
@@ -97,7 +132,9 @@ impl Session {
             return desk.forget(self.id);
         }
         let mut live = self.live.subscribe();
-        let _ = timeout(DRAIN, live.wait_for(|live| *live == 0)).await;
+        let _ = timeout(ARRIVAL, live.wait_for(|live| live.awaited == 0)).await;
+        self.channels().awaited.clear();
+        let _ = timeout(DRAIN, live.wait_for(|live| live.attached == 0)).await;
         self.tape.end(End::Closed(reason));
     }
 

@@ -98,7 +98,7 @@ fn the_credentials_are_the_users_role() {
         .env("AWS_SECRET_ACCESS_KEY", text("SecretAccessKey"))
         .env("AWS_SESSION_TOKEN", text("Token"))
         .env("AWS_ENDPOINT_URL", &bed.bastion()["AWS_ENDPOINT_URL"])
-        .env("AWS_REGION", "us-east-1")
+        .env("AWS_DEFAULT_REGION", "us-east-1")
         .output()
         .unwrap();
     let arn = String::from_utf8_lossy(&caller.stdout).trim().to_owned();

@@ -77,7 +77,7 @@ fn paramiko_is_refused_what_everybody_is() {
                  elif what == 'listen': t.request_port_forward('127.0.0.1', 0)\n        \
                  else: connect('bob')\n        \
                  print(what, 'POSSIBLE')\n    \
-             except (paramiko.SSHException, EOFError) as e: print(what, type(e).__name__)\n",
+             except (paramiko.SSHException, EOFError, OSError) as e: print(what, type(e).__name__)\n",
     );
     let said = ran.ok();
     assert!(!said.contains("POSSIBLE") && said.lines().count() == 4, "{said}");

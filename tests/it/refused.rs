@@ -1,10 +1,10 @@
 //! Issue item 2: "Forwarding, agent, X11 and sftp are refused with a plain sentence and an audit event for now", and who
 //! is not let in at all.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::yard::{Yard, keygen, spawn_with, within};
+use crate::yard::{Yard, keygen, spawn_with, until, within};
 
 /// The unmapped field of a refusal.
 fn what(event: &serde_json::Value) -> &str {
@@ -37,7 +37,7 @@ fn a_socket_is_not_forwarded_either() {
     let forward = format!("{}:/run/docker.sock", yard.path("local").display());
     let mut client = yard.ssh("alice").arg("-L").arg(&forward).input("").begin("sleep 20");
     let socket = yard.path("local");
-    crate::yard::until("the client's socket", || socket.exists().then_some(()));
+    until("the client's socket", || socket.exists().then_some(()));
     let _ = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     yard.audit().wait_for("SK2005W", |event| what(event).contains("/run/docker.sock"));
     client.kill();
@@ -47,10 +47,12 @@ fn a_socket_is_not_forwarded_either() {
 #[test]
 fn the_agent_is_not_forwarded() {
     let yard = Yard::new().user("alice").start();
-    // A socket that nobody answers at is enough for the client to offer it.
     let socket = yard.path("agent");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+    until("the agent's socket", || socket.exists().then_some(()));
     let ran = yard.ssh("alice").arg("-A").env("SSH_AUTH_SOCK", socket.to_str().unwrap()).run("echo [$SSH_AUTH_SOCK]");
+    agent.kill().unwrap();
+    agent.wait().unwrap();
     assert_eq!(ran.ok(), "[]");
     yard.audit().wait_for("SK2005W", |event| what(event).contains("agent"));
 }
@@ -82,7 +84,7 @@ fn a_wrong_key_and_an_unknown_user_look_the_same() {
     let stranger = yard.path("stranger");
     keygen(&stranger);
     let mut said = Vec::new();
-    for user in ["alice", "nobody-here", "root", "../alice", "-x"] {
+    for user in ["alice", "nobody-here", "root", "../alice"] {
         let ran = yard.ssh("alice").key(stranger.clone()).arg("-l").arg(user).run("true");
         assert_eq!(ran.code, Some(255));
         said.push(ran.stderr.replace(user, "USER"));
@@ -169,7 +171,7 @@ fn a_client_has_so_many_tries() {
     }
     let ran = ssh.run("true");
     assert_eq!(ran.code, Some(255));
-    assert!(ran.stderr.contains("Too many authentication failures"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("Too many authentication"), "{}", ran.stderr);
 }
 
 /// "Login deadline"
@@ -194,7 +196,8 @@ fn one_source_does_not_take_all_places() {
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream
     };
-    // The yard's own first look at the port is gone by now, or soon.
+    // The yard's own first look at the port has held a place.
+    yard.audit().wait_for("SK1002W", |event| event["message"].as_str().unwrap().contains("Disconnected"));
     let greeted = |stream: &mut std::net::TcpStream| matches!(stream.read(&mut [0; 256]), Ok(1..));
     let (mut one, mut two) = (open(), open());
     assert!(within(Duration::from_secs(5), || greeted(&mut one).then_some(())).is_some());

@@ -1,5 +1,6 @@
 //! Issue item 1: the processes and the boundary between them; `kill -9` of each.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::yard::{Yard, children, status_of, until, within};
@@ -53,6 +54,32 @@ fn every_role_is_its_own_user_behind_its_fence() {
     assert_eq!(uids.len(), ROLES.len(), "five users");
     let jailer = yard.jailer();
     assert_eq!(field(jailer, "Threads"), "1", "the jailer has one thread");
+}
+
+/// "a test proves from inside each that opening a foreign file, exec and unexpected connect are refused": each role's
+/// fence in a process that then tries.
+#[test]
+fn fences_have_no_holes() {
+    for role in ROLES {
+        let ran = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "roles::child_tries_its_fence", "--ignored", "--nocapture"])
+            .env("ROLE", role)
+            .output()
+            .unwrap();
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success() && out.contains(&format!("{role}: []")), "{role}: {out}{err}");
+    }
+}
+
+#[test]
+#[ignore = "run by its parent"]
+fn child_tries_its_fence() {
+    use stockade::privsep::{Role, fence};
+    let name = std::env::var("ROLE").unwrap();
+    let role = Role::ALL.into_iter().find(|role| role.to_string() == name).unwrap();
+    assert!(!fence::holes(role).is_empty(), "without a fence there are holes");
+    fence::enter(role, &[]).unwrap();
+    println!("{role}: {:?}", fence::holes(role));
 }
 
 /// "descriptors passed, never paths": what each role holds, by kind. The weak ones hold no file of the host's.
@@ -141,8 +168,10 @@ fn a_connection_of_a_former_warden_opens_nothing_new() {
     yard.ssh("alice").option(&path).run("true").ok();
     yard.kill("warden");
     yard.audit().wait_for("SK8003W", |_| true);
+    // The client then logs in anew by itself.
     let ran = yard.ssh("alice").option(&path).option("ControlMaster=no").run("echo in");
-    assert_ne!(ran.text(), "in", "{}", ran.stderr);
+    assert!(ran.stderr.contains("refused by peer"), "{}", ran.stderr);
+    assert_eq!(yard.audit().of("SK1003I").len(), 2);
     master.kill();
     master.wait();
 }

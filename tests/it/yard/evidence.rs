@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -44,16 +45,25 @@ pub fn sessions(recordings: &Path) -> Vec<Value> {
 pub struct Recording {
     directory: PathBuf,
     pub session: String,
+    /// Its events, once it is closed and so as it stays.
+    whole: OnceLock<Vec<Value>>,
 }
 
 impl Recording {
     pub(super) fn new(directory: PathBuf, session: &str) -> Self {
-        Self { directory, session: session.into() }
+        Self { directory, session: session.into(), whole: OnceLock::new() }
     }
 
     /// `export --format json`.
     pub fn events(&self) -> Vec<Value> {
-        lines(&self.export("json"))
+        if let Some(whole) = self.whole.get() {
+            return whole.clone();
+        }
+        let events = lines(&self.export("json"));
+        if events.last().is_some_and(|last| last["event"] == "closing") {
+            let _ = self.whole.set(events.clone());
+        }
+        events
     }
 
     pub fn of(&self, event: &str) -> Vec<Value> {

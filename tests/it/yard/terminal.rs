@@ -21,8 +21,10 @@ impl Terminal {
     pub fn of(line: &[String], environment: &[(&str, &str)]) -> Self {
         let pair =
             native_pty_system().openpty(PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 }).unwrap();
-        let mut command = CommandBuilder::new(&line[0]);
-        command.args(&line[1..]);
+        // A terminal emulator of today tells the kernel that its characters are UTF-8.
+        let mut command = CommandBuilder::new("sh");
+        command.args(["-c", "stty iutf8; exec \"$@\"", "sh"]);
+        command.args(line);
         command.env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("TERM", "xterm-256color");
