@@ -366,11 +366,14 @@ impl Jailer {
         if !self.jails.is_empty() && !late {
             return None;
         }
-        for running in self.roles.values() {
-            let _ = rustix::net::shutdown(&running.control, rustix::net::Shutdown::Write);
-            if late {
-                running.kill();
-            }
+        // In the reverse order of their start: whoever records hears the others out.
+        if let Some(last) = Role::ALL.iter().rev().find_map(|role| self.roles.get(role))
+            && !last.is_behind()
+        {
+            let _ = rustix::net::shutdown(&last.control, rustix::net::Shutdown::Write);
+        }
+        if late {
+            self.roles.values().for_each(Running::kill);
         }
         if !self.roles.is_empty() && !late {
             return None;

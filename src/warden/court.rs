@@ -179,6 +179,13 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
+    /// The jailer stops: what the keeper has not heard yet is the end of sessions.
+    pub async fn farewell(self) {
+        if let Some(keeper) = self.keeper {
+            keeper.flush().await;
+        }
+    }
+
     fn breach_by_gate(&mut self, what: &'static str) {
         self.lost_gate(self.term, &LinkError::Breach(what));
     }
