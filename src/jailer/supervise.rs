@@ -366,8 +366,12 @@ impl Jailer {
         if !self.jails.is_empty() && !late {
             return None;
         }
-        for running in self.roles.values() {
-            let _ = rustix::net::shutdown(&running.control, rustix::net::Shutdown::Write);
+        let alone = self.roles.len() == 1;
+        for (role, running) in &self.roles {
+            // The keeper goes last: the others' last words are for the audit.
+            if *role != Role::Keeper || alone || late {
+                let _ = rustix::net::shutdown(&running.control, rustix::net::Shutdown::Write);
+            }
             if late {
                 running.kill();
             }

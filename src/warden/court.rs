@@ -179,6 +179,13 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
+    /// The last sessions' ends are still on their way to the keeper.
+    pub async fn farewell(self) {
+        if let Some(keeper) = self.keeper {
+            keeper.empty().await;
+        }
+    }
+
     fn breach_by_gate(&mut self, what: &'static str) {
         self.lost_gate(self.term, &LinkError::Breach(what));
     }

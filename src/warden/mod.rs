@@ -66,7 +66,10 @@ pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), Warde
     let mut court = Court::new(judge, sponsor, terms, jailer, post.clone());
     while let Some(letter) = letters.recv().await {
         match letter {
-            Post::Jailer(Err(LinkError::Closed)) => return Ok(()),
+            Post::Jailer(Err(LinkError::Closed)) => {
+                court.farewell().await;
+                return Ok(());
+            }
             Post::Jailer(Err(e)) => return Err(WardenError::Jailer(e)),
             Post::Jailer(Ok((FromJailer::Peer(role), descriptors))) => {
                 introduce(&mut court, role, descriptors, &post).map_err(WardenError::Link)?;
