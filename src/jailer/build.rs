@@ -29,8 +29,8 @@ pub mod report {
     pub const READY: u8 = b'r';
     /// A step failed: the rest of the packet is a sentence.
     pub const FAULT: u8 = b'f';
-    /// A channel's process was born: its pidfd and, with a terminal, the master ride along.
-    pub const BORN: u8 = b'b';
+    /// A channel's terminal was made; its master rides along.
+    pub const MASTER: u8 = b'm';
     /// A channel's exec notifications ride along.
     pub const LISTENER: u8 = b'l';
 }
@@ -49,6 +49,8 @@ pub struct Tools<'a> {
     pub alone: &'a Alone,
     pub filters: &'a Filters,
     pub init: BorrowedFd<'a>,
+    /// The jailer's own pid namespace.
+    pub own_pids: BorrowedFd<'a>,
 }
 
 /// Starts the building; reports follow on `control`.
@@ -88,6 +90,7 @@ fn become_init(tools: &Tools<'_>, bundle: &Bundle<'_>, cgroup: &Cgroup, control:
     signal::reset().step("reset the signals")?;
     enter_user_namespace(bundle.userns)?;
     drop_to(INIT_UID, INIT_UID, CapabilitySet::empty())?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the jailer's memory")?;
     confine(tools.filters)?;
     let null =
         rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).step("open /dev/null")?;

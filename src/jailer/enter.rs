@@ -1,5 +1,5 @@
-//! Starting a program in a jail that stands: a child of the jailer goes in, makes the terminal and bears the program's
-//! process, which is the jailer's child too.
+//! Starting a program in a jail that stands: a child of the jailer is born into the jail's pid namespace, enters the
+//! others, makes its terminal and becomes the program.
 //!
 //! The class of CVE-2019-5736 and CVE-2024-21626 lives here: the one that enters executes nothing, is not dumpable, has
 //! no descriptor and no working directory of the host's, and what is executed is looked up after the last right is gone.
@@ -13,7 +13,9 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit,
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::thread::{CapabilitySet, ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
 
 use super::build::{Tools, confine, enter_user_namespace, report, tell_fault};
 use super::cgroup::Cgroup;
@@ -23,7 +25,7 @@ use super::rights::drop_to;
 use super::rootfs::USER;
 use crate::privsep::link::{pair, send_packet};
 use crate::privsep::message::{Program, Terminal};
-use crate::sys::clone::{Cloned, clone, exit_now, flags};
+use crate::sys::clone::{Cloned, clone, exit_now};
 use crate::sys::exec::exec_path;
 use crate::sys::seccomp::{Listener, install};
 use crate::sys::signal;
@@ -45,10 +47,10 @@ pub struct Launch<'a> {
     pub exec_audit: bool,
 }
 
-/// The helper that goes in.
+/// A program on its way.
 #[derive(Debug)]
 pub struct Begun {
-    pub helper: OwnedFd,
+    pub program: OwnedFd,
     /// Reports come here; closed without a fault: the program runs.
     pub reports: OwnedFd,
 }
@@ -56,8 +58,8 @@ pub struct Begun {
 /// Starts it; see `build::report` for what follows.
 pub fn begin(tools: &Tools<'_>, launch: &Launch<'_>, cgroup: &Cgroup) -> Result<Begun, Fault> {
     let (ours, theirs) = pair().step("make a control socket")?;
-    match clone(tools.alone, 0, cgroup.birthplace()).step("clone a helper")? {
-        Cloned::Parent { pidfd, .. } => Ok(Begun { helper: pidfd, reports: ours }),
+    match bear(tools, launch.init, cgroup)? {
+        Cloned::Parent { pidfd, .. } => Ok(Begun { program: pidfd, reports: ours }),
         Cloned::Child => {
             drop(ours);
             if let Err(fault) = go_in(tools, launch, cgroup, &theirs) {
@@ -68,29 +70,37 @@ pub fn begin(tools: &Tools<'_>, launch: &Launch<'_>, cgroup: &Cgroup) -> Result<
     }
 }
 
+/// A child in the jail's pid namespace: that one counts for children only, so the jailer chooses it for this one birth.
+/// The child is the jailer's own from its first moment: nobody in the jail can make it lost.
+fn bear(tools: &Tools<'_>, init: BorrowedFd<'_>, cgroup: &Cgroup) -> Result<Cloned, Fault> {
+    move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID).step("choose the jail's pid namespace")?;
+    let cloned = clone(tools.alone, 0, cgroup.birthplace());
+    if !matches!(cloned, Ok(Cloned::Child))
+        && let Err(e) = move_into_link_name_space(tools.own_pids, Some(LinkNameSpaceType::ProcessID))
+    {
+        // The next role would be born into a jail.
+        eprintln!("stockade: jailer: cannot choose the host's pid namespace again: {e}");
+        exit_now(1);
+    }
+    cloned.step("clone the program's process")
+}
+
 fn go_in(tools: &Tools<'_>, launch: &Launch<'_>, cgroup: &Cgroup, reports: &OwnedFd) -> Result<(), Fault> {
     set_parent_process_death_signal(Some(Signal::KILL)).step("die with the jailer")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the jailer's memory")?;
     cgroup.enter()?;
-    let all = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::PROCESS_ID
+    let others = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
-    move_into_thread_name_spaces(launch.init, all).step("enter the jail's namespaces")?;
+    move_into_thread_name_spaces(launch.init, others).step("enter the jail's namespaces")?;
     rustix::process::chdir("/").step("enter the jail's root")?;
     let terminal = launch.terminal.map(|wish| make_terminal(wish, launch.first_uid)).transpose()?;
-    // The pid namespace counts for children only, so the program's process is one more; SIBLING makes it the jailer's.
-    match clone(tools.alone, flags::SIBLING, None).step("clone the program's process")? {
-        Cloned::Parent { pidfd, .. } => {
-            let mut ride = vec![pidfd.as_fd()];
-            ride.extend(terminal.iter().map(|(master, _)| master.as_fd()));
-            send_packet(reports.as_fd(), &[report::BORN], &ride).step("hand over the program's process")?;
-            exit_now(0)
-        }
-        Cloned::Child => become_program(tools, launch, terminal.map(|(_, slave)| slave), reports),
+    if let Some((master, _)) = &terminal {
+        send_packet(reports.as_fd(), &[report::MASTER], &[master.as_fd()]).step("hand over the terminal")?;
     }
+    become_program(tools, launch, terminal.map(|(_, slave)| slave), reports)
 }
 
 /// A terminal of the jail's own instance. The slave is opened by ioctl: there is no path to be raced.
@@ -116,9 +126,10 @@ fn become_program(
     rustix::process::setsid().step("begin a session")?;
     attach(terminal.as_ref(), launch.pipes)?;
     signal::reset().step("reset the signals")?;
-    limit()?;
     enter_user_namespace(launch.userns)?;
     drop_to(USER, USER, CapabilitySet::empty())?;
+    // The change of user has set it to what fs.suid_dumpable says.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the jailer's memory")?;
     if launch.exec_audit {
         let listener = install(&tools.filters.reported, Listener::New).step("install the exec filter")?;
         if let Some(listener) = listener {
@@ -131,6 +142,8 @@ fn become_program(
     let (path, arguments) = command_line(launch)?;
     let environment = environment(launch)?;
     keep_only(reports)?;
+    // Last: until here this process has as many descriptors as the jailer.
+    limit()?;
     Err(Fault { step: "execute the shell", error: exec_path(&path, &arguments, &environment) })
 }
 

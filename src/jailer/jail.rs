@@ -47,7 +47,6 @@ pub struct Jail {
 /// A program in a jail, from the wish to the wait status.
 #[derive(Debug, Default)]
 pub struct Channel {
-    pub helper: Option<OwnedFd>,
     pub reports: Option<OwnedFd>,
     /// The program's process, until it is reaped.
     pub program: Option<OwnedFd>,
@@ -76,7 +75,7 @@ impl Jail {
             let _ = pidfd_send_signal(init, Signal::KILL);
         }
         for channel in self.channels.values() {
-            for process in channel.helper.iter().chain(&channel.program) {
+            if let Some(process) = &channel.program {
                 let _ = pidfd_send_signal(process, Signal::KILL);
             }
         }
@@ -84,7 +83,7 @@ impl Jail {
 
     /// Nothing of it runs any more.
     pub fn is_empty(&self) -> bool {
-        self.init.is_none() && self.channels.values().all(|c| c.helper.is_none() && c.program.is_none())
+        self.init.is_none() && self.channels.values().all(|channel| channel.program.is_none())
     }
 }
 

@@ -116,7 +116,12 @@ impl Jailer {
             token: &token,
             shell: &self.plan.shell,
         };
-        let tools = Tools { alone: &self.alone, filters: &self.filters, init: self.init.as_fd() };
+        let tools = Tools {
+            alone: &self.alone,
+            filters: &self.filters,
+            init: self.init.as_fd(),
+            own_pids: self.own_pids.as_fd(),
+        };
         let begun = match build::begin(&tools, &bundle, &cgroup) {
             Ok(begun) => begun,
             Err(fault) => {
@@ -149,6 +154,9 @@ impl Jailer {
         let Some(jail) = self.jails.get_mut(&session).filter(|jail| jail.stage == Stage::Standing) else {
             return Err(Fault::new("start the program", "the jail has ended"));
         };
+        if jail.channels.contains_key(&number) {
+            return Err(Fault::new("start the program", "its channel runs another"));
+        }
         let Some(init) = &jail.init else { return Err(Fault::new("start the program", "the jail has ended")) };
         let (ours, theirs) = if wish.terminal.is_none() { pipes(jail.first_uid)? } else { (Vec::new(), Vec::new()) };
         let launch = Launch {
@@ -163,12 +171,17 @@ impl Jailer {
             environment: &environment(&self.plan, jail, wish),
             exec_audit: self.plan.exec_audit,
         };
-        let tools = Tools { alone: &self.alone, filters: &self.filters, init: self.init.as_fd() };
+        let tools = Tools {
+            alone: &self.alone,
+            filters: &self.filters,
+            init: self.init.as_fd(),
+            own_pids: self.own_pids.as_fd(),
+        };
         let begun = enter::begin(&tools, &launch, &jail.cgroup)?;
         self.watch.add(Source::Reports(session, number), &begun.reports).step("watch a channel")?;
-        self.watch.add(Source::Helper(session, number), &begun.helper).step("watch a channel")?;
+        self.watch.add(Source::Program(session, number), &begun.program).step("watch a channel")?;
         let channel =
-            Channel { helper: Some(begun.helper), reports: Some(begun.reports), pipes: ours, ..Channel::default() };
+            Channel { program: Some(begun.program), reports: Some(begun.reports), pipes: ours, ..Channel::default() };
         jail.channels.insert(number, channel);
         Ok(())
     }
@@ -252,14 +265,7 @@ impl Jailer {
         match recv_packet(reports.as_fd(), &mut packet) {
             Err(LinkError::Socket(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Ok(ride) => match packet.first() {
-                Some(&report::BORN) => {
-                    let mut ride = ride.into_iter();
-                    channel.program = ride.next();
-                    channel.master = ride.next();
-                    if let Some(program) = &channel.program {
-                        let _ = self.watch.add(Source::Program(session, number), program);
-                    }
-                }
+                Some(&report::MASTER) => channel.master = ride.into_iter().next(),
                 Some(&report::LISTENER) => {
                     channel.listener = ride.into_iter().next();
                     let copy = channel.listener.as_ref().and_then(|listener| listener.try_clone().ok());
@@ -281,9 +287,11 @@ impl Jailer {
         if let Some(reports) = channel.reports.take() {
             self.watch.remove(Source::Reports(session, number), &reports);
         }
-        if channel.program.is_none() || channel.fault.is_some() {
-            let fault = channel.fault.clone().unwrap_or_else(|| "the jail ended".into());
+        if let Some(fault) = channel.fault.clone() {
             return self.not_started(session, number, fault);
+        }
+        if channel.master.is_none() && channel.pipes.is_empty() {
+            return self.not_started(session, number, "the jail ended".into());
         }
         channel.running = true;
         let (master, pipes) = (channel.master.take(), std::mem::take(&mut channel.pipes));
@@ -298,19 +306,9 @@ impl Jailer {
         self.tell(Role::Warden, JailerToWarden::Started { session, number }, Vec::new());
     }
 
-    pub(super) fn helper_died(&mut self, session: SessionId, number: Number) {
-        let Some(channel) = self.jails.get_mut(&session).and_then(|jail| jail.channels.get_mut(&number)) else {
-            return;
-        };
-        if let Some(helper) = channel.helper.take() {
-            reap(&helper);
-            self.watch.remove(Source::Helper(session, number), &helper);
-        }
-        self.bury(session);
-    }
-
     pub(super) fn program_died(&mut self, session: SessionId, number: Number) {
-        // A short program may end before its start was noticed: keeper and gate must have its stream first.
+        // A short program may end before its start was noticed: keeper and gate must have its stream first. It alone had
+        // the other end of the reports, so this comes to their end.
         while self.is_starting(session, number) {
             self.hear_channel(session, number);
         }
@@ -320,14 +318,16 @@ impl Jailer {
         let Some(program) = channel.program.take() else { return };
         let status = reap(&program);
         self.watch.remove(Source::Program(session, number), &program);
-        if channel.running {
+        // What it left behind keeps its exec reports as long as tally holds them.
+        let running = channel.running;
+        self.jails.get_mut(&session).map(|jail| jail.channels.remove(&number));
+        if running {
             self.tell(Role::Keeper, JailerToKeeper::Ended { session, number, status }, Vec::new());
             self.tell(Role::Warden, JailerToWarden::Exited { session, number, status }, Vec::new());
         }
         self.bury(session);
     }
 
-    /// The program's process is dead, so all copies of its end are closed and this comes to the end of the reports.
     fn is_starting(&self, session: SessionId, number: Number) -> bool {
         self.jails.get(&session).and_then(|j| j.channels.get(&number)).is_some_and(|c| c.reports.is_some())
     }

@@ -9,7 +9,9 @@ use fs_err as fs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, open};
 use rustix::mount::mount_bind;
-use rustix::process::{Signal, pidfd_send_signal, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal,
+};
 
 use super::fault::{Fault, Step};
 use super::jail::{instance_directory, reap};
@@ -55,6 +57,8 @@ fn serve(configuration: &str) -> Result<ExitCode, Fault> {
         Err(NoPlan::Refused(code)) => return Ok(ExitCode::from(code)),
         Err(NoPlan::Fault(fault)) => return Err(fault),
     };
+    // For its children too, from their first moment.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide this process's memory")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     many_descriptors()?;
     userns::private_mounts(&alone)?;

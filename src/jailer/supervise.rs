@@ -36,6 +36,7 @@ pub struct Jailer {
     pub(super) homes: Homes,
     pub(super) filters: Filters,
     pub(super) init: OwnedFd,
+    pub(super) own_pids: OwnedFd,
     pub(super) alone: Alone,
     pub(super) plan: Plan,
     pub(super) held: Held,
@@ -69,6 +70,7 @@ impl Jailer {
             homes: Homes::new(&plan.homes, &run),
             filters: Filters::compile().step("compile the seccomp filters")?,
             init: sealed("stockade-init", crate::sys::INIT)?,
+            own_pids: std::fs::File::open("/proc/self/ns/pid").step("open the pid namespace")?.into(),
             watch: Watch::new().step("make an epoll instance")?,
             free_slots: (0..plan.max_jails).collect(),
             alone,
@@ -117,7 +119,6 @@ impl Jailer {
             Source::Jail(session) => self.hear_jail(session),
             Source::Init(session) => self.init_died(session),
             Source::Reports(session, number) => self.hear_channel(session, number),
-            Source::Helper(session, number) => self.helper_died(session, number),
             Source::Program(session, number) => self.program_died(session, number),
         }
     }

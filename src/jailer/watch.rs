@@ -22,7 +22,6 @@ pub enum Source {
     Init(SessionId),
     /// Reports of a channel on its way.
     Reports(SessionId, Number),
-    Helper(SessionId, Number),
     Program(SessionId, Number),
 }
 

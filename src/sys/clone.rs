@@ -34,8 +34,6 @@ pub mod flags {
     pub const NEW_NAMESPACES: u64 =
         (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
     pub const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
-    /// The child becomes a child of the caller's parent.
-    pub const SIBLING: u64 = libc::CLONE_PARENT as u64;
     pub(super) const INTO_CGROUP: u64 = 0x2_0000_0000;
 }
 
@@ -48,8 +46,7 @@ pub fn clone(_alone: &Alone, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags | libc::CLONE_PIDFD as u64;
     arguments.pidfd = &raw mut pidfd as u64;
-    // clone_args(2): no exit signal of its own for a child that is given to our parent.
-    arguments.exit_signal = if flags & flags::SIBLING == 0 { libc::SIGCHLD as u64 } else { 0 };
+    arguments.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
         arguments.flags |= flags::INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
