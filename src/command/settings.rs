@@ -38,6 +38,8 @@ pub fn terms(config: &Config) -> warden::Terms {
     warden::Terms {
         region: config.aws.as_ref().map(|aws| aws.region.clone()),
         linger: config.ssh.linger,
+        // One user's connections must leave jails for others.
+        jails_per_user: usize::try_from(config.jail.max_jails / 2).unwrap_or(usize::MAX).clamp(1, 20),
         image: config.jail.image.clone(),
         role: config.aws.as_ref().map(|aws| aws.role.as_str().to_owned()),
     }

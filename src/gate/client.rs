@@ -103,6 +103,10 @@ impl Client {
 
     async fn ask(&mut self, question: Question, user: &str, key: &PublicKey) -> Result<bool, ConnectionError> {
         let Ok(wire) = key.to_bytes() else { return Ok(false) };
+        // Before anything is proved a client may send 256 KiB of key: more than a message to the warden holds.
+        if wire.len() > request::LONGEST_KEY {
+            return Ok(false);
+        }
         let (from, client) = (self.from.clone(), self.cord.version());
         let claim = Claim { user: request::user(user), key: wire, from, client };
         match self.gate.warden.ask(question, self.number, claim).await {

@@ -53,6 +53,8 @@ pub struct Start {
 pub enum GateError {
     #[error("no host key was given; name one in [ssh] host_keys")]
     NoHostKey,
+    #[error("the link to the warden is gone for good")]
+    NoWarden,
     #[error("a listener could not be taken over")]
     Listener(#[source] io::Error),
     #[error("the jailer's link ended")]
@@ -105,6 +107,7 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
     loop {
         let received = tokio::select! {
             received = control.recv() => received,
+            () = gate.warden.lost.notified() => return Err(GateError::NoWarden),
             _ = sweep.tick() => { gate.streams.sweep(); continue }
         };
         let (message, descriptors) = received.map_err(GateError::Jailer)?;

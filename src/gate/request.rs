@@ -7,6 +7,9 @@ use crate::privsep::message::{Size, Terminal};
 /// The longest user name that is passed on.
 const LONGEST_USER: usize = 320;
 
+/// A key of RSA's 16384 bits, the most that OpenSSH makes, is a quarter of this.
+pub const LONGEST_KEY: usize = 8 * 1024;
+
 /// The longest command that is passed on.
 const LONGEST_COMMAND: usize = 64 * 1024;
 

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::streams::Streams;
@@ -12,6 +12,9 @@ use crate::session::SessionId;
 
 /// How long the warden may think about a key.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a warden takes to be started again, at the most.
+const ABSENCE: Duration = Duration::from_secs(30);
 
 /// Messages that may wait for the warden before those who send them must wait too.
 const WAITING: usize = 1024;
@@ -25,6 +28,8 @@ pub type Term = u64;
 #[derive(Debug)]
 pub struct Warden {
     outgoing: mpsc::Sender<(Term, GateToWarden)>,
+    /// Told when there will be no warden for this gate any more.
+    pub lost: Notify,
     state: Mutex<State>,
 }
 
@@ -65,7 +70,7 @@ impl Warden {
     pub fn start(streams: Arc<Streams>) -> (Arc<Self>, mpsc::Sender<WardenLink>) {
         let (outgoing, waiting) = mpsc::channel(WAITING);
         let (links, fresh) = mpsc::channel(1);
-        let warden = Arc::new(Self { outgoing, state: Mutex::default() });
+        let warden = Arc::new(Self { outgoing, lost: Notify::new(), state: Mutex::default() });
         tokio::spawn(warden.clone().carry(waiting, fresh, streams));
         (warden, links)
     }
@@ -185,9 +190,15 @@ impl Warden {
             self.leaves();
             drop(link);
             tracing::warn!("the warden is away; nobody can log in until it is back");
-            match links.recv().await {
-                Some(fresh) => link = fresh,
-                None => return,
+            match timeout(ABSENCE, links.recv()).await {
+                Ok(Some(fresh)) => link = fresh,
+                Ok(None) => return,
+                Err(_) => {
+                    // The link broke and the warden lives: only a new gate gets a new link.
+                    tracing::error!("there is no warden; this gate ends for another to begin");
+                    self.lost.notify_one();
+                    return;
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits: what takes time (a look-up of keys) runs beside and comes back as a letter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -26,6 +26,9 @@ use crate::session::SessionId;
 
 /// What a program is given between its hang-up and its death, when its client has closed its channel.
 const HANGUP: Duration = Duration::from_secs(2);
+
+/// What a captured gate can make us remember.
+const MOST_CONNECTIONS: usize = 16 * 1024;
 
 /// The exit status of a session that cannot be recorded; ssh itself uses 255.
 const UNRECORDED: u32 = 254;
@@ -70,8 +73,10 @@ pub struct Judged {
 /// How far a connection is.
 #[derive(Debug)]
 enum Phase {
-    /// Asked about; may ask again.
-    Claiming,
+    /// Asked about, one question at a time; may ask again.
+    Claiming {
+        answered: bool,
+    },
     In(Box<Login>),
 }
 
@@ -93,6 +98,8 @@ pub struct Court<J, S> {
     keeper: Option<Outbox<WardenToKeeper>>,
     porter: Option<Outbox<WardenToPorter>>,
     term: Term,
+    /// The connections there were when this gate began to speak with us.
+    alive: Option<HashSet<Connection>>,
     connections: HashMap<Connection, Phase>,
     sessions: HashMap<SessionId, Session>,
 }
@@ -109,6 +116,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             keeper: None,
             porter: None,
             term: 0,
+            alive: None,
             connections: HashMap::new(),
             sessions: HashMap::new(),
         }
@@ -142,6 +150,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     pub fn met_gate(&mut self, gate: Outbox<WardenToGate>) -> Term {
         self.gate = Some(gate);
+        self.alive = None;
         self.term += 1;
         self.connections.clear();
         self.term
@@ -230,8 +239,13 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     fn ask(&mut self, connection: Connection, claim: Claim, proved: bool) {
-        if let Some(Phase::In(_)) = self.connections.insert(connection, Phase::Claiming) {
-            return self.breach_by_gate("a login over a login");
+        match self.connections.insert(connection, Phase::Claiming { answered: false }) {
+            Some(Phase::In(_)) => return self.breach_by_gate("a login over a login"),
+            Some(Phase::Claiming { answered: false }) => return self.breach_by_gate("two questions at once"),
+            Some(Phase::Claiming { answered: true }) | None => {}
+        }
+        if self.connections.len() > MOST_CONNECTIONS {
+            return self.breach_by_gate("more connections than it may have");
         }
         let (judge, post, term) = (self.judge.clone(), self.post.clone(), self.term);
         tokio::spawn(async move {
@@ -248,6 +262,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         if term != self.term || !self.connections.contains_key(&connection) {
             return;
         }
+        self.connections.insert(connection, Phase::Claiming { answered: true });
         let accepted = matches!(judgement, Judgement::Admitted(_));
         let Claimant { claim, proved } = claimant;
         match judgement {
@@ -284,13 +299,17 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     fn open(&mut self, connection: Connection, channel: Channel) {
         let known = match self.connections.get(&connection) {
             Some(Phase::In(login)) => login.session,
-            Some(Phase::Claiming) => return self.breach_by_gate("a session before its login"),
+            Some(Phase::Claiming { .. }) => return self.breach_by_gate("a session before its login"),
             // A login that an earlier warden accepted.
             None => {
                 return self.refuse(connection, channel, "this login is no longer known; log in again", UNAVAILABLE);
             }
         };
         let alive = known.filter(|id| self.sessions.get(id).is_some_and(|s| s.ending.is_none()));
+        if alive.is_none() && self.has_enough(connection) {
+            let sentence = "you have as many sessions as one user may; end one and try again";
+            return self.refuse(connection, channel, sentence, UNAVAILABLE);
+        }
         let Some(id) = alive.or_else(|| self.begin_session(connection)) else {
             return self.refuse(connection, channel, "sessions cannot be recorded at the moment", UNRECORDED);
         };
@@ -300,6 +319,12 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
         session.next += 1;
         session.channels.insert(session.next, Place { channel: Some(channel), wish: None, stage: Stage::Idle });
+    }
+
+    fn has_enough(&self, connection: Connection) -> bool {
+        let Some(Phase::In(login)) = self.connections.get(&connection) else { return false };
+        let user = login.permit.principal();
+        self.sessions.values().filter(|session| session.user == *user).count() >= self.terms.jails_per_user
     }
 
     /// Recording and jail begin at the same time; what runs waits for both.
@@ -337,7 +362,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
                 return self.refuse(connection, channel, "your key does not allow a terminal", UNAVAILABLE);
             }
             Some(Phase::In(login)) => login.session,
-            Some(Phase::Claiming) => return self.breach_by_gate("a program before its login"),
+            Some(Phase::Claiming { .. }) => return self.breach_by_gate("a program before its login"),
             None => None,
         };
         let found = session.and_then(|id| Some((id, self.sessions.get_mut(&id)?)));
@@ -414,12 +439,18 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     /// A gate's first word. Sessions of connections that it does not have are nobody's any more.
     fn alive(&mut self, connections: &[Connection]) {
-        for (id, session) in &mut self.sessions {
-            if connections.contains(&session.owner.1) {
-                session.owner.0 = self.term;
-            } else {
-                later(&self.post, self.terms.linger, Due::Linger(*id));
-            }
+        self.alive = Some(connections.iter().copied().collect());
+        let known: Vec<SessionId> = self.sessions.keys().copied().collect();
+        known.into_iter().for_each(|id| self.find_owner(id));
+    }
+
+    /// Whose a session is that was there before the gate, or before us; the two tell us in any order.
+    fn find_owner(&mut self, id: SessionId) {
+        let (Some(alive), Some(session)) = (&self.alive, self.sessions.get_mut(&id)) else { return };
+        if alive.contains(&session.owner.1) {
+            session.owner.0 = self.term;
+        } else if session.owner.0 != self.term {
+            later(&self.post, self.terms.linger, Due::Linger(id));
         }
     }
 
@@ -491,6 +522,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         session.channels = numbers.iter().map(place).collect();
         self.review(id, &session);
         self.sessions.insert(id, session);
+        self.find_owner(id);
     }
 
     fn end_if_empty(&mut self, id: SessionId, reason: &str) {
@@ -554,10 +586,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
                 self.end(session, "it could not be recorded");
             }
             KeeperToWarden::MustEnd { session, reason } => self.end(session, &reason),
-            KeeperToWarden::Signal { session, number, signal } => {
+            KeeperToWarden::Signal { session, number, signal } if self.sessions.contains_key(&session) => {
                 self.jailer.say(WardenToJailer::Signal { session, number, signal });
             }
-            KeeperToWarden::Drained { .. } => {}
+            KeeperToWarden::Signal { .. } | KeeperToWarden::Drained { .. } => {}
             KeeperToWarden::Breach(role) => drop(self.jailer.say(WardenToJailer::Dismiss(role))),
         }
     }

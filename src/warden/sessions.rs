@@ -14,6 +14,7 @@ use crate::session::SessionId;
 pub struct Terms {
     pub region: Option<String>,
     pub linger: std::time::Duration,
+    pub jails_per_user: usize,
     pub image: String,
     /// With `{user}` in it.
     pub role: Option<String>,
