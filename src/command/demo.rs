@@ -94,7 +94,8 @@ fn banner(directory: &Directory, cloud: &Cloud, listen: SocketAddr) {
         listen.port(),
         listen.ip()
     );
-    eprintln!("  stockade session list --directory {}", path(directory::RECORDINGS));
+    let program = std::env::current_exe().unwrap_or_else(|_| "stockade".into());
+    eprintln!("  {} session list --directory {}", program.display(), path(directory::RECORDINGS));
     eprintln!("  tail -f {}", path(directory::AUDIT));
     eprintln!("Log out to end all of it.\n");
 }

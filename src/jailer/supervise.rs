@@ -366,15 +366,14 @@ impl Jailer {
         if !self.jails.is_empty() && !late {
             return None;
         }
-        let alone = self.roles.len() == 1;
-        for (role, running) in &self.roles {
-            // The keeper goes last: the others' last words are for the audit.
-            if *role != Role::Keeper || alone || late {
-                let _ = rustix::net::shutdown(&running.control, rustix::net::Shutdown::Write);
-            }
-            if late {
-                running.kill();
-            }
+        // In the reverse order of their start: whoever records hears the others out.
+        if let Some(last) = Role::ALL.iter().rev().find_map(|role| self.roles.get(role))
+            && !last.is_behind()
+        {
+            let _ = rustix::net::shutdown(&last.control, rustix::net::Shutdown::Write);
+        }
+        if late {
+            self.roles.values().for_each(Running::kill);
         }
         if !self.roles.is_empty() && !late {
             return None;

@@ -179,10 +179,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
-    /// The last sessions' ends are still on their way to the keeper.
+    /// The jailer stops: what the keeper has not heard yet is the end of sessions.
     pub async fn farewell(self) {
         if let Some(keeper) = self.keeper {
-            keeper.empty().await;
+            keeper.flush().await;
         }
     }
 

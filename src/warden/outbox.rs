@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use crate::privsep::link::Link;
 use crate::privsep::message::Message;
@@ -13,37 +12,37 @@ use crate::privsep::message::Message;
 /// What may wait for a peer. A captured peer that stops reading must not make the warden grow, or stop.
 const WAITING: usize = 1024;
 
-/// How long what was said last may take to leave.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a peer may take for the last words.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The sending side of a link.
 #[derive(Debug)]
 pub struct Outbox<S> {
-    messages: mpsc::Sender<S>,
-    sender: JoinHandle<()>,
+    waiting: mpsc::Sender<S>,
+    sends: JoinHandle<()>,
 }
 
 impl<S: Message + Sync> Outbox<S> {
     pub fn to<R: Message>(link: Arc<Link<S, R>>) -> Self {
         let (outbox, mut waiting) = mpsc::channel::<S>(WAITING);
-        let sender = tokio::spawn(async move {
+        let sends = tokio::spawn(async move {
             while let Some(message) = waiting.recv().await {
                 if link.send(&message).await.is_err() {
                     return;
                 }
             }
         });
-        Self { messages: outbox, sender }
+        Self { waiting: outbox, sends }
     }
 
     /// False when the peer is gone or has not read for very long: what is said to it is lost.
     pub fn say(&self, message: S) -> bool {
-        self.messages.try_send(message).is_ok()
+        self.waiting.try_send(message).is_ok()
     }
 
-    /// Waits until all that was said has left.
-    pub async fn empty(self) {
-        drop(self.messages);
-        let _ = timeout(LAST_WORDS, self.sender).await;
+    /// Sends what still waits, as far as the peer takes it in time.
+    pub async fn flush(self) {
+        drop(self.waiting);
+        let _ = tokio::time::timeout(FLUSH, self.sends).await;
     }
 }

@@ -158,8 +158,8 @@ impl Directory {
         let path = self.file(name);
         let public = path.with_extension("pub");
         if !path.exists() || !public.exists() {
-            let half = [&path, &public].into_iter().filter(|file| file.exists());
-            half.map(fs::remove_file).collect::<Result<(), _>>()?;
+            let mut half = [&path, &public].into_iter().filter(|file| file.exists());
+            half.try_for_each(fs::remove_file)?;
             let made = Command::new("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
                 .arg(&path)

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::directory;
 
-const SBIN: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"];
+const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// Something that is not there.
 #[derive(Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use fs_err as fs;
 use super::interrupt::Interrupt;
 
 /// Steps shorter than this need no word.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(3);
 /// Between two words where nobody sees a clock tick.
 const STILL_THERE: u64 = 15;
 /// Of the log, when a step fails.
@@ -75,6 +75,7 @@ impl<'a> Steps<'a> {
         let mut child = unshare.spawn().context("cannot run setpriv and unshare, of Debian's util-linux")?;
         let ended = self.wait(what, &mut child);
         end(&mut child);
+        self.scratch.clear();
         if !ended? {
             bail!("{what} failed; {} ends with:\n{}", self.log.display(), last_lines(&self.log));
         }
