@@ -113,7 +113,7 @@ fn input_may_be_left_out() {
 #[test]
 fn verbs_behave_in_pipes_and_by_hand() {
     let mut pipe = Command::new("sh");
-    pipe.args(["-c", &format!("set -o pipefail 2>/dev/null; '{STOCKADE}' audit codes | head -1")]);
+    pipe.args(["-c", &format!("'{STOCKADE}' audit codes | head -1")]);
     let ran = spawn_with(pipe, None).wait();
     assert!(ran.text().starts_with("CODE") && ran.stderr.is_empty(), "{}", ran.stderr);
     let mut by_hand = Command::new("bash");
