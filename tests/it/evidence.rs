@@ -98,9 +98,8 @@ fn a_secret_typed_without_echo_is_not_recorded() {
     terminal.wait_for("[0-9a-f]{8}");
     terminal.prompt();
     // bash's own, which turns ICANON off as well while it edits lines.
-    terminal.enter("read -rs again; echo got ${#again}");
-    terminal.wait_for("again}\r\n");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    terminal.enter("read -rsp 'Word: ' again; echo got ${#again}");
+    terminal.wait_for("Word: $");
     terminal.enter("second-secret-word");
     terminal.wait_for("got 18\r\n");
     assert_eq!(terminal.shell("echo seen"), "seen");

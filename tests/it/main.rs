@@ -14,4 +14,5 @@ mod refused;
 mod roles;
 mod rooms;
 mod shell;
+mod verbs;
 mod yard;

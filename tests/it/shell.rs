@@ -60,14 +60,14 @@ fn jobs_stop_go_on_and_are_interrupted() {
     terminal.enter("sleep 500");
     terminal.wait_for("sleep 500\r\n");
     // The shell must have given the terminal away before the key is one of the job's.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    yard.foreground("sleep 500");
     terminal.type_text("\u{1a}");
     terminal.wait_for("Stopped");
     terminal.prompt();
     assert!(terminal.shell("jobs").contains("Stopped"));
     terminal.enter("fg");
     terminal.wait_for("\nsleep 500\r\n");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    yard.foreground("sleep 500");
     terminal.type_text("\u{3}");
     terminal.prompt();
     assert_eq!(terminal.shell("echo $?"), "130");

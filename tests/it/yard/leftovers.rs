@@ -7,8 +7,7 @@ pub fn of(state: &Path, owns: impl Fn(u32) -> bool) -> Vec<String> {
     let instance = stockade::loader::instance(state);
     for pid in pids() {
         let Some(status) = status_of(pid) else { continue };
-        let uid = field(&status, "Uid").and_then(|uids| uids.split_whitespace().next()?.parse().ok());
-        if uid.is_some_and(&owns) {
+        if owns(uid(pid)) {
             left.push(format!("process {pid} {}", field(&status, "Name").unwrap_or_default()));
         }
     }
@@ -50,6 +49,22 @@ pub fn role_of(jailer: u32, role: &str) -> Option<u32> {
 pub fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether a process is not stopped and in the foreground of its terminal.
+pub fn has_its_terminal(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name in brackets: state, ppid, pgrp, session, tty_nr, tpgid.
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    let fields: Vec<&str> = rest.split(' ').collect();
+    matches!(fields.as_slice(), [state, _, group, _, _, foreground, ..] if *state != "T" && group == foreground)
+}
+
+/// The real uid; nobody's where there is no such process.
+pub fn uid(pid: u32) -> u32 {
+    let status = status_of(pid).unwrap_or_default();
+    let uid = field(&status, "Uid").and_then(|uids| uids.split_whitespace().next()?.parse().ok());
+    uid.unwrap_or(u32::MAX)
 }
 
 /// /proc/PID/status.

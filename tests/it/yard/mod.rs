@@ -180,6 +180,17 @@ impl Yard {
         self.plan.authorize(user, options);
     }
 
+    /// Waits until a program of a jail runs and has its terminal.
+    pub fn foreground(&self, line: &str) {
+        let wanted = line.replace(' ', "\0") + "\0";
+        until(&format!("{line} in the foreground"), || {
+            leftovers::pids().into_iter().find(|pid| {
+                let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line == wanted && leftovers::has_its_terminal(*pid) && self.plan.slot.owns(leftovers::uid(*pid))
+            })
+        });
+    }
+
     /// What of this yard is still on the host.
     pub fn leftovers(&self) -> Vec<String> {
         leftovers::of(&self.path("state"), |uid| self.plan.slot.owns(uid))

@@ -1,0 +1,155 @@
+//! The verbs that an operator and a reviewer use, against a bastion that runs.
+
+use std::process::{Command, Output};
+
+use crate::yard::{STOCKADE, Yard, spawn_with};
+
+fn stockade(arguments: &[&str]) -> Output {
+    Command::new(STOCKADE).args(arguments).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// "`stockade doctor` tests the host ... and tells the mend": here where all tests run nothing may fail.
+#[test]
+fn doctor_finds_this_host_fit() {
+    let yard = Yard::new().user("alice").start();
+    let ran = stockade(&["doctor", "--json", "--config", yard.path("stockade.toml").to_str().unwrap()]);
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let checks: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(checks.len() > 5, "{text}");
+    for check in &checks {
+        // A busy disk is the machine's own affair, and so is a limit of the one that runs the tests.
+        assert_ne!(check["state"], "fail", "{check}");
+    }
+}
+
+/// "`stockade session list | show | play | export --format asciicast|text|json`, `play` with speed, seek and idle limit."
+#[test]
+fn a_reviewer_lists_shows_plays_and_exports() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    terminal.shell("echo a mark to find; sleep 1; echo a later mark");
+    terminal.enter("exit");
+    assert_eq!(terminal.end(), 0);
+    let recording = yard.only_recording();
+    let directory = yard.path("recordings");
+    let session = |arguments: &[&str]| {
+        let ran = stockade(&[&["session", "--directory", directory.to_str().unwrap()], arguments].concat());
+        assert!(ran.status.success(), "{arguments:?}: {}", said(&ran));
+        said(&ran)
+    };
+    let listed = session(&["list"]);
+    assert!(listed.contains(&recording.session) && listed.contains("alice") && listed.contains("closed"), "{listed}");
+    // A beginning of the id that only one has is enough.
+    let shown = session(&["show", &recording.session[..13]]);
+    for word in ["alice", "c1", "whole and closed", "/bin/bash"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    let played = session(&["play", &recording.session, "--speed", "100", "--idle-limit", "100ms"]);
+    assert!(played.contains("a mark to find"), "{played}");
+    for format in ["asciicast", "text", "json"] {
+        assert!(session(&["export", &recording.session, "--format", format]).contains("a mark to find"), "{format}");
+    }
+}
+
+/// A recording that was changed by one bit is found out.
+#[test]
+fn a_changed_recording_is_found_out() {
+    let yard = Yard::new().user("alice").start();
+    yard.ssh("alice").run("echo evidence").ok();
+    let recording = yard.only_recording();
+    let [file] = recording.files().try_into().unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    for place in [whole.len() / 3, whole.len() / 2, whole.len() - 40] {
+        let mut changed = whole.clone();
+        changed[place] ^= 1;
+        std::fs::write(&file, &changed).unwrap();
+        let shown = stockade(&[
+            "session",
+            "--directory",
+            yard.path("recordings").to_str().unwrap(),
+            "show",
+            &recording.session,
+        ]);
+        let text = said(&shown);
+        assert!(!shown.status.success() || !text.contains("whole and closed"), "byte {place}: {text}");
+    }
+    std::fs::write(&file, &whole[..whole.len() - 10]).unwrap();
+    let shown =
+        stockade(&["session", "--directory", yard.path("recordings").to_str().unwrap(), "show", &recording.session]);
+    assert!(!said(&shown).contains("whole and closed"), "cut: {}", said(&shown));
+    std::fs::write(&file, &whole).unwrap();
+}
+
+/// "grades `local` and `relaxed`": the looser one records the same.
+#[test]
+fn a_relaxed_recording_is_as_complete() {
+    let yard = Yard::new().user("alice").config("recording.durability = 'relaxed'").start();
+    yard.ssh("alice").input("in").run("cat; echo out").ok();
+    let recording = yard.only_recording();
+    assert_eq!((recording.bytes("input"), recording.bytes("output")), (b"in".to_vec(), b"inout\n".to_vec()));
+    assert_eq!(recording.of("header")[0]["durability"], "relaxed");
+}
+
+/// "input = none": how much, never what.
+#[test]
+fn input_may_be_left_out() {
+    let yard = Yard::new().user("alice").config("recording.input = 'none'").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    terminal.enter("exit");
+    terminal.end();
+    let recording = yard.only_recording();
+    assert!(recording.of("input").is_empty());
+    let counted: u64 = recording.of("input_redacted").iter().map(|event| event["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(counted, 5);
+}
+
+/// A reader that has seen enough is no error, and roles are not for hands.
+#[test]
+fn verbs_behave_in_pipes_and_by_hand() {
+    let mut pipe = Command::new("sh");
+    pipe.args(["-c", &format!("'{STOCKADE}' audit codes | head -1")]);
+    let ran = spawn_with(pipe, None).wait();
+    assert!(ran.text().starts_with("CODE") && ran.stderr.is_empty(), "{}", ran.stderr);
+    let mut by_hand = Command::new("bash");
+    by_hand.args(["-c", &format!("exec -a 'stockade: gate [net]' '{STOCKADE}'")]);
+    let ran = spawn_with(by_hand, None).wait();
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(stockade(&["no-such-verb"]).status.code(), Some(2));
+}
+
+/// Two bastions on one host do not meet.
+#[test]
+fn two_bastions_stand_side_by_side() {
+    let (one, two) = (Yard::new().user("alice").start(), Yard::new().user("alice").start());
+    one.ssh("alice").run("echo one > ~/whose").ok();
+    two.ssh("alice").run("echo two > ~/whose").ok();
+    assert_eq!(one.ssh("alice").run("cat ~/whose").ok(), "one");
+    assert_eq!(two.stop().unwrap().code(), Some(0));
+    assert_eq!(one.ssh("alice").run("cat ~/whose").ok(), "one");
+}
+
+/// Many at the same time: each gets a jail, each recording is whole.
+#[test]
+fn eight_sessions_at_once() {
+    let yard = Yard::new().user("alice").user("bob").config("ssh.max_startups_per_source = 20").start();
+    let begun: Vec<_> = (0..8)
+        .map(|number| {
+            let user = if number % 2 == 0 { "alice" } else { "bob" };
+            (number, yard.ssh(user).begin(&format!("echo {number}; /bin/true; sleep 0.2; exit {number}")))
+        })
+        .collect();
+    for (number, client) in begun {
+        let ran = client.wait();
+        assert_eq!((ran.code, ran.text()), (Some(number), number.to_string()), "{}", ran.stderr);
+    }
+    crate::yard::until("eight closed recordings", || {
+        let closed = yard.sessions().iter().filter(|one| one["state"] == "closed").count();
+        (closed == 8).then_some(())
+    });
+}
