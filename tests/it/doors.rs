@@ -1,6 +1,8 @@
 //! Issue item 5: the metadata door, with the AWS bed behind the bastion. "Clients in this issue's tests, with no
 //! configuration: AWS CLI, boto3, curl."
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::aws::Bed;
@@ -63,20 +65,37 @@ fn sts_sees_the_session_and_the_user() {
     assert!(params.contains("team") && params.contains("platform"), "{params}");
 }
 
+/// boto3 and what it needs, from the bed's own environment, without the descriptions of hundreds of services.
+fn boto3() -> Vec<u8> {
+    let python = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed/venv")).output().unwrap();
+    let packed = Command::new("sh")
+        .args([
+            "-c",
+            "cd \"$(\"$1\" -c 'import boto3, os; print(os.path.dirname(os.path.dirname(boto3.__file__)))')\" && \
+               tar -c --exclude='*.pyc' --exclude='botocore/data/*/*' --exclude='boto3/data/*' \
+               boto3 botocore jmespath s3transfer dateutil urllib3 six.py",
+            "sh",
+        ])
+        .arg(String::from_utf8(python.stdout).unwrap().trim())
+        .output()
+        .unwrap();
+    assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+    packed.stdout
+}
+
 /// "AWS CLI, boto3": with no configuration, from the instance and from the container address.
 #[test]
 fn the_aws_cli_and_boto3_find_credentials_by_themselves() {
     let bed = Bed::start();
-    let yard = yard(&bed).start();
-    let boto = "python3 -c 'import boto3; s = boto3.Session(); c = s.get_credentials(); f = c.get_frozen_credentials(); \
-                print(c.method, s.region_name, f.access_key[:4], bool(f.token))'";
-    if yard.ssh("alice").run("python3 -c 'import boto3'").code == Some(0) {
-        assert_eq!(yard.ssh("alice").run(boto).ok(), "container-role us-east-1 ASIA True");
-        let instance = format!("unset ${{!AWS_CONTAINER_*}}; {boto}");
-        assert_eq!(yard.ssh("alice").run(&instance).ok(), "iam-role us-east-1 ASIA True");
-        let v6 = format!("unset ${{!AWS_CONTAINER_*}}; AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6 {boto}");
-        assert_eq!(yard.ssh("alice").run(&v6).ok(), "iam-role us-east-1 ASIA True");
-    }
+    let yard = yard(&bed).config("jail.home_size = '64MiB'").start();
+    let boto = "PYTHONPATH=~/lib python3 -c 'import boto3; s = boto3.Session(); c = s.get_credentials(); \
+                f = c.get_frozen_credentials(); print(c.method, s.region_name, f.access_key[:4], bool(f.token))'";
+    yard.ssh("alice").input(boto3()).run("mkdir ~/lib && tar -x -C ~/lib").ok();
+    assert_eq!(yard.ssh("alice").run(boto).ok(), "container-role us-east-1 ASIA True");
+    let instance = format!("unset ${{!AWS_CONTAINER_*}}; {boto}");
+    assert_eq!(yard.ssh("alice").run(&instance).ok(), "iam-role us-east-1 ASIA True");
+    let v6 = format!("export AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6; {instance}");
+    assert_eq!(yard.ssh("alice").run(&v6).ok(), "iam-role us-east-1 ASIA True");
     let listed = yard.ssh("alice").run("aws configure list").ok();
     assert!(listed.contains("container-role"), "{listed}");
     let listed = yard.ssh("bob").run("unset ${!AWS_CONTAINER_*}; aws configure list").ok();
@@ -90,9 +109,9 @@ fn the_credentials_are_the_users_role() {
     let yard = yard(&bed).start();
     let document: Value =
         serde_json::from_str(&yard.ssh("alice").run(&format!("{TOKEN} md {ROLE}/alice")).ok()).unwrap();
-    let python = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed/venv")).output().unwrap();
+    let python = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed/venv")).output().unwrap();
     let text = |name: &str| document[name].as_str().unwrap().to_owned();
-    let caller = std::process::Command::new(String::from_utf8(python.stdout).unwrap().trim())
+    let caller = Command::new(String::from_utf8(python.stdout).unwrap().trim())
         .args(["-c", "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"])
         .env("AWS_ACCESS_KEY_ID", text("AccessKeyId"))
         .env("AWS_SECRET_ACCESS_KEY", text("SecretAccessKey"))

@@ -215,21 +215,74 @@ fn recordings_and_audit_are_the_keepers_alone() {
     }
 }
 
-/// "Space: ... refuse": no recording, no session, and the user is told so.
+/// A small file system of its own for recordings.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("stockade", directory.path(), "tmpfs", flags, c"size=32m").unwrap();
+        Self(directory)
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "recording.directory = '{}'\nrecording.warn_at = 60\nrecording.refuse_at = 80\nrecording.end_at = 90",
+            self.0.path().display()
+        )
+    }
+
+    /// Something else takes this much of it.
+    fn fill(&self, mebibytes: usize) {
+        std::fs::write(self.0.path().join("filler"), vec![0; mebibytes << 20]).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// "Space: ... refuse": no recording, no session, and the user is told so; space again, sessions again.
 #[test]
 fn a_full_disk_refuses_sessions() {
-    let yard = Yard::new()
-        .user("alice")
-        .config("recording.warn_at = 1\nrecording.refuse_at = 2\nrecording.end_at = 99")
-        .start();
-    let used = rustix::fs::statvfs(yard.path("recordings")).unwrap();
-    if used.f_bavail * 100 / used.f_blocks > 97 {
-        println!("the disk is too empty for two percent");
-        return;
-    }
-    let ran = yard.ssh("alice").run("echo in");
-    assert_eq!(ran.code, Some(254), "{}", ran.stderr);
-    assert_eq!(ran.text(), "");
-    assert!(ran.stderr.contains("record"), "{}", ran.stderr);
+    let small = Small::new();
+    let yard = Yard::new().user("alice").config(&small.config()).start();
+    yard.ssh("alice").run("true").ok();
+    small.fill(27);
+    let refused = until("a refusal", || {
+        let ran = yard.ssh("alice").run("echo in");
+        (ran.code != Some(0)).then_some(ran)
+    });
+    assert_eq!((refused.code, refused.text()), (Some(254), String::new()), "{}", refused.stderr);
+    assert!(refused.stderr.contains("record"), "{}", refused.stderr);
     yard.audit().wait_for("SK6001W", |_| true);
+    small.fill(0);
+    until("sessions again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
+}
+
+/// "Space: ... end": a running session ends with a sentence, and its recording has its last frame.
+#[test]
+fn a_disk_that_fills_up_ends_sessions() {
+    let small = Small::new();
+    let yard = Yard::new().user("alice").config(&small.config()).start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    terminal.shell("echo before");
+    small.fill(30);
+    terminal.wait_for("recording is no longer possible|disk is full");
+    assert_eq!(terminal.end(), 254);
+    let closed = yard.audit().wait_for("SK2002I", |_| true);
+    assert!(closed["unmapped"]["reason"].as_str().unwrap().contains("recording"), "{closed}");
+    small.fill(0);
+    yard.stop();
+    let listed = std::process::Command::new(crate::yard::STOCKADE)
+        .args(["session", "list", "--json", "--directory"])
+        .arg(small.0.path())
+        .output()
+        .unwrap();
+    let entry: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(entry["state"], "closed", "{entry}");
 }
