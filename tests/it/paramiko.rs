@@ -123,3 +123,38 @@ fn keys_are_changed_under_load() {
     let ran = yard.ssh("alice").option("RekeyLimit=1M").input(sent).run("cat | sha256sum; head -c 20M /dev/zero");
     assert_eq!((ran.code, ran.stdout.len()), (Some(0), 68 + (20 << 20)), "{}", ran.stderr);
 }
+
+/// A probe with a key longer than the boundary's messages once cost every login until a restart: the gate's message to
+/// the warden did not fit, and the link was given up.
+#[test]
+fn an_endless_key_costs_nobody_the_gate() {
+    let yard = Yard::new().user("alice").start();
+    for (algorithm, length) in
+        [("rsa-sha2-512", 140_000), ("rsa-sha2-512", 220_000), ("sk-ssh-ed25519@openssh.com", 220_000)]
+    {
+        let ran = paramiko(
+            &yard,
+            &format!(
+                "from paramiko.common import cMSG_SERVICE_REQUEST, cMSG_USERAUTH_REQUEST\n\
+                 import struct\n\
+                 s = lambda b: struct.pack('>I', len(b)) + b\n\
+                 rsa = s(b'ssh-rsa') + s(b'\\x01\\x00\\x01') + s(b'\\x7f' + b'\\xff' * {length})\n\
+                 sk = s(b'sk-ssh-ed25519@openssh.com') + s(b'k' * 32) + s(b'a' * {length})\n\
+                 t = paramiko.Transport(socket.create_connection(('127.0.0.1', {port})))\n\
+                 t.start_client(timeout=20)\n\
+                 m = paramiko.Message(); m.add_byte(cMSG_SERVICE_REQUEST); m.add_string('ssh-userauth'); t._send_message(m)\n\
+                 m = paramiko.Message(); m.add_byte(cMSG_USERAUTH_REQUEST)\n\
+                 for word in ('alice', 'ssh-connection', 'publickey'): m.add_string(word)\n\
+                 m.add_boolean(False); m.add_string('{algorithm}'); m.add_string(rsa if 'rsa' in '{algorithm}' else sk)\n\
+                 t._send_message(m)\n\
+                 t.sock.settimeout(5)\n\
+                 print('sent')\n\
+                 t.close()\n",
+                port = yard.port(),
+            ),
+        );
+        assert_eq!(ran.ok(), "sent");
+        assert_eq!(yard.ssh("alice").run("echo in").ok(), "in");
+    }
+    assert!(yard.audit().of("SK8003W").is_empty(), "a role was started again: {}", yard.log());
+}

@@ -77,7 +77,7 @@ async fn the_end_of_the_jailer_closes_every_recording() {
     gate.heard().await;
     drop(rig.control);
     timeout(PATIENCE, rig.serve).await.unwrap().unwrap().unwrap();
-    assert_eq!(recorded(rig.dir.path(), session).1.as_deref(), Some("the bastion stopped"));
+    assert_eq!(recorded(rig.dir.path(), session).1.as_deref(), Some("the jailer died"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
