@@ -341,10 +341,14 @@ fn the_jail_has_the_stockade_command() {
 /// "limits": no more jails than configured; the next one is refused with a sentence and an event.
 #[test]
 fn there_are_only_so_many_jails() {
-    let yard = Yard::new().user("alice").config("jail.max_jails = 1").start();
+    let yard = Yard::new().user("alice").user("bob").config("jail.max_jails = 1").start();
     let mut one = yard.ssh("alice").terminal();
     one.prompt();
-    let two = yard.ssh("alice").run("true");
+    // A user's own share ends before the bastion's does.
+    let more = yard.ssh("alice").run("true");
+    assert_eq!(more.code, Some(253), "{}", more.stderr);
+    assert!(more.stderr.contains("as many sessions as one user may"), "{}", more.stderr);
+    let two = yard.ssh("bob").run("true");
     assert_eq!(two.code, Some(253), "{}", two.stderr);
     assert!(two.stderr.contains("no jail could be made"), "{}", two.stderr);
     yard.audit().wait_for("SK6001W", |event| event["unmapped"]["what"].as_str().unwrap().contains("jails"));
