@@ -16,7 +16,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule as Rule, TargetArch,
 };
 
-use crate::sys::seccomp::Instruction;
+use crate::sys::seccomp::{ALLOW, CLONE_NEW, Instruction, JUMP_EQUAL, LOAD, NUMBER_AT, RETURN, jump, step, unknown};
 
 /// The filters, compiled once.
 #[derive(Debug)]
@@ -26,26 +26,7 @@ pub struct Filters {
     pub reported: Vec<Instruction>,
 }
 
-/// The first call number that the list does not know (6.18's last is 468).
-const FIRST_UNKNOWN: u32 = 469;
-
-/// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
-const CLONE_NEW: u64 = 0x7E02_0000;
-
-// BPF, linux/bpf_common.h and linux/seccomp.h.
-const LOAD: u16 = 0x20;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
-const RETURN: u16 = 0x06;
-const ARCH_AT: u32 = 4;
-const NUMBER_AT: u32 = 0;
-const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
-/// The bit that marks calls of the x32 ABI, the same calls under other numbers.
-const X32: u32 = 0x4000_0000;
-const ALLOW: u32 = 0x7FFF_0000;
-const KILL_PROCESS: u32 = 0x8000_0000;
 const USER_NOTIF: u32 = 0x7FC0_0000;
-const ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS as u32;
 
 impl Filters {
     pub fn compile() -> io::Result<Self> {
@@ -90,29 +71,6 @@ fn compare(argument: u8, how: Compare, value: u64) -> io::Result<Condition> {
 
 fn rule(conditions: Vec<Condition>) -> io::Result<Rule> {
     Rule::new(conditions).map_err(io::Error::other)
-}
-
-const fn step(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
-}
-
-const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code, jt, jf, k }
-}
-
-fn unknown() -> Vec<Instruction> {
-    vec![
-        step(LOAD, ARCH_AT),
-        jump(JUMP_EQUAL, AUDIT_ARCH_X86_64, 1, 0),
-        step(RETURN, KILL_PROCESS),
-        step(LOAD, NUMBER_AT),
-        jump(JUMP_GREATER_OR_EQUAL, X32, 2, 0),
-        jump(JUMP_GREATER_OR_EQUAL, FIRST_UNKNOWN, 2, 0),
-        jump(JUMP_EQUAL, libc::SYS_clone3 as u32, 1, 2),
-        step(RETURN, KILL_PROCESS),
-        step(RETURN, ENOSYS),
-        step(RETURN, ALLOW),
-    ]
 }
 
 fn reported() -> Vec<Instruction> {
@@ -174,6 +132,7 @@ const ALLOWED: &[i64] = &{
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::seccomp::FIRST_UNKNOWN;
 
     #[test]
     fn the_filters_compile_and_fit() {

@@ -41,3 +41,48 @@ pub fn install(program: &[Instruction], listener: Listener) -> io::Result<Option
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// The first call number that the list does not know (6.18's last is 468).
+pub const FIRST_UNKNOWN: u32 = 469;
+
+/// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+pub const CLONE_NEW: u64 = 0x7E02_0000;
+
+// BPF, linux/bpf_common.h and linux/seccomp.h.
+pub const LOAD: u16 = 0x20;
+pub const JUMP_EQUAL: u16 = 0x15;
+pub const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
+pub const RETURN: u16 = 0x06;
+pub const ARCH_AT: u32 = 4;
+pub const NUMBER_AT: u32 = 0;
+pub const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
+/// The bit that marks calls of the x32 ABI, the same calls under other numbers.
+pub const X32: u32 = 0x4000_0000;
+pub const ALLOW: u32 = 0x7FFF_0000;
+pub const KILL_PROCESS: u32 = 0x8000_0000;
+pub const ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS as u32;
+
+pub const fn step(code: u16, k: u32) -> Instruction {
+    Instruction { code, jt: 0, jf: 0, k }
+}
+
+pub const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+/// Kills foreign ABIs; answers ENOSYS to clone3, whose flags no filter can see, and to calls that no list here knows:
+/// libraries fall back on ENOSYS, and give up on EPERM. To be loaded last, so that its errno wins.
+pub fn unknown() -> Vec<Instruction> {
+    vec![
+        step(LOAD, ARCH_AT),
+        jump(JUMP_EQUAL, AUDIT_ARCH_X86_64, 1, 0),
+        step(RETURN, KILL_PROCESS),
+        step(LOAD, NUMBER_AT),
+        jump(JUMP_GREATER_OR_EQUAL, X32, 2, 0),
+        jump(JUMP_GREATER_OR_EQUAL, FIRST_UNKNOWN, 2, 0),
+        jump(JUMP_EQUAL, libc::SYS_clone3 as u32, 1, 2),
+        step(RETURN, KILL_PROCESS),
+        step(RETURN, ENOSYS),
+        step(RETURN, ALLOW),
+    ]
+}

@@ -282,7 +282,7 @@ fn child_looks_people_up() {
     let both = Use { keys: true, groups: true };
     let directory = Directory::new(None, &BTreeMap::new(), Some((iam, both)));
     let runtime = runtime();
-    let mut look_up = |name: &str| runtime.block_on(directory.look_up(&name.parse().unwrap())).unwrap();
+    let look_up = |name: &str| runtime.block_on(directory.look_up(&name.parse().unwrap())).unwrap();
     let alice = look_up("alice");
     assert!(
         matches!(&alice.keys[..], [key] if matches!(key.origin, Origin::Iam(_)) && key.text.starts_with("ssh-rsa "))
