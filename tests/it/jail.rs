@@ -341,14 +341,26 @@ fn the_jail_has_the_stockade_command() {
 /// "limits": no more jails than configured; the next one is refused with a sentence and an event.
 #[test]
 fn there_are_only_so_many_jails() {
-    let yard = Yard::new().user("alice").config("jail.max_jails = 1").start();
+    let yard = Yard::new().user("alice").user("bob").config("jail.max_jails = 1").start();
     let mut one = yard.ssh("alice").terminal();
     one.prompt();
-    let two = yard.ssh("alice").run("true");
+    let two = yard.ssh("bob").run("true");
     assert_eq!(two.code, Some(253), "{}", two.stderr);
     assert!(two.stderr.contains("no jail could be made"), "{}", two.stderr);
     yard.audit().wait_for("SK6001W", |event| event["unmapped"]["what"].as_str().unwrap().contains("jails"));
     one.enter("exit");
     assert_eq!(one.end(), 0);
-    until("the place is free again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
+    until("the place is free again", || (yard.ssh("bob").run("true").code == Some(0)).then_some(()));
+}
+
+/// One user does not take all places.
+#[test]
+fn one_user_has_only_so_many_jails() {
+    let yard = Yard::new().user("alice").user("bob").config("jail.max_jails = 1").start();
+    let mut one = yard.ssh("alice").terminal();
+    one.prompt();
+    let two = yard.ssh("alice").run("true");
+    assert_eq!(two.code, Some(253), "{}", two.stderr);
+    assert!(two.stderr.contains("as many sessions as one user may"), "{}", two.stderr);
+    assert_eq!(one.shell("echo goes on"), "goes on");
 }
