@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, fchmod, fchown, open};
 use rustix::process::{
-    DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid, ioctl_tiocsctty, set_dumpable_behavior,
+    DumpableBehavior, Gid, Pid, Resource, Rlimit, Signal, Uid, ioctl_tiocsctty, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit,
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -51,6 +51,8 @@ pub struct Launch<'a> {
 #[derive(Debug)]
 pub struct Begun {
     pub program: OwnedFd,
+    /// Its process group too: it begins a session.
+    pub pid: Pid,
     /// Reports come here; closed without a fault: the program runs.
     pub reports: OwnedFd,
 }
@@ -59,7 +61,7 @@ pub struct Begun {
 pub fn begin(tools: &Tools<'_>, launch: &Launch<'_>, cgroup: &Cgroup) -> Result<Begun, Fault> {
     let (ours, theirs) = pair().step("make a control socket")?;
     match bear(tools, launch.init, cgroup)? {
-        Cloned::Parent { pidfd, .. } => Ok(Begun { program: pidfd, reports: ours }),
+        Cloned::Parent { pid, pidfd } => Ok(Begun { program: pidfd, pid, reports: ours }),
         Cloned::Child => {
             drop(ours);
             if let Err(fault) = go_in(tools, launch, cgroup, &theirs) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::cgroup::Cgroup;
 use crate::identity::{Principal, Secret};
@@ -50,6 +50,8 @@ pub struct Channel {
     pub reports: Option<OwnedFd>,
     /// The program's process, until it is reaped.
     pub program: Option<OwnedFd>,
+    /// Good as a name for its group until it is reaped.
+    pub pid: Option<Pid>,
     pub master: Option<OwnedFd>,
     /// Our ends of stdin, stdout and stderr, where there is no terminal.
     pub pipes: Vec<OwnedFd>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Signal, kill_process_group};
 
 use super::build::{self, Tools, report};
 use super::enter::{self, Launch};
@@ -180,8 +180,13 @@ impl Jailer {
         let begun = enter::begin(&tools, &launch, &jail.cgroup)?;
         self.watch.add(Source::Reports(session, number), &begun.reports).step("watch a channel")?;
         self.watch.add(Source::Program(session, number), &begun.program).step("watch a channel")?;
-        let channel =
-            Channel { program: Some(begun.program), reports: Some(begun.reports), pipes: ours, ..Channel::default() };
+        let channel = Channel {
+            program: Some(begun.program),
+            pid: Some(begun.pid),
+            reports: Some(begun.reports),
+            pipes: ours,
+            ..Channel::default()
+        };
         jail.channels.insert(number, channel);
         Ok(())
     }
@@ -190,11 +195,12 @@ impl Jailer {
         self.tell(Role::Warden, JailerToWarden::NotStarted { session, number, reason }, Vec::new());
     }
 
-    /// To the program's process; what it has started is reached by its terminal or with the jail's end.
+    /// To the program and what it has started in its own process group, as sshd does it.
     fn signal(&mut self, session: SessionId, number: Number, signal: i32) {
-        let program = self.jails.get(&session).and_then(|j| j.channels.get(&number)).and_then(|c| c.program.as_ref());
-        if let (Some(program), Some(signal)) = (program, Signal::from_named_raw(signal)) {
-            let _ = pidfd_send_signal(program, signal);
+        let Some(channel) = self.jails.get(&session).and_then(|jail| jail.channels.get(&number)) else { return };
+        // Running, so it has begun a session of its own: before that its group is the jailer's.
+        if let (true, Some(pid), Some(signal)) = (channel.running, channel.pid, Signal::from_named_raw(signal)) {
+            let _ = kill_process_group(pid, signal);
         }
     }
 
