@@ -171,14 +171,15 @@ impl Session {
                 return;
             }
         };
+        // Before its channels tell their clients, who then leave: the warden shall hear the reason first.
+        if let Some(reason) = forced {
+            desk.warden.tell(KeeperToWarden::MustEnd { session, reason: reason.clone() }).await;
+            desk.limit(Some(session), reason).await;
+        }
         self.tape.over();
         self.over.store(true, Ordering::SeqCst);
         if self.closing.load(Ordering::SeqCst) {
             desk.forget(session);
-        }
-        if let Some(reason) = forced {
-            desk.warden.tell(KeeperToWarden::MustEnd { session, reason: reason.clone() }).await;
-            desk.limit(Some(session), reason).await;
         }
     }
 
