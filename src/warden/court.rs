@@ -585,7 +585,13 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
                 self.refuse_all(session, &sentence, UNRECORDED);
                 self.end(session, "it could not be recorded");
             }
-            KeeperToWarden::MustEnd { session, reason } => self.end(session, &reason),
+            KeeperToWarden::MustEnd { session, reason } => {
+                self.end(session, &reason);
+                // Its terminal is closed by now, so its program or its client may have been heard first; this is why.
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.ending = Some(reason);
+                }
+            }
             KeeperToWarden::Signal { session, number, signal } if self.sessions.contains_key(&session) => {
                 self.jailer.say(WardenToJailer::Signal { session, number, signal });
             }
