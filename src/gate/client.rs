@@ -164,6 +164,15 @@ impl Client {
         Ok(())
     }
 
+    /// Refuses what a session can do without; clients say nothing of it themselves.
+    fn decline(&mut self, channel: ChannelId, session: &mut Session, what: &str) -> Result<(), ConnectionError> {
+        self.refuse(what)?;
+        if self.channels.contains_key(&channel) {
+            session.extended_data(channel, 1, line(true, &format!("{what} is not offered here")))?;
+        }
+        Ok(())
+    }
+
     async fn start(
         &mut self,
         channel: ChannelId,
@@ -438,11 +447,11 @@ impl Handler for Client {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         session.channel_failure(channel)?;
-        self.refuse("X11 forwarding")
+        self.decline(channel, session, "X11 forwarding")
     }
 
-    async fn agent_request(&mut self, _channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
-        self.refuse("agent forwarding").map(|()| false)
+    async fn agent_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<bool, Self::Error> {
+        self.decline(channel, session, "agent forwarding").map(|()| false)
     }
 
     async fn tcpip_forward(&mut self, host: &str, port: &mut u32, _session: &mut Session) -> Result<bool, Self::Error> {

@@ -54,6 +54,7 @@ fn the_agent_is_not_forwarded() {
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!(ran.ok(), "[]");
+    assert!(ran.stderr.contains("agent forwarding is not offered here"), "{}", ran.stderr);
     yard.audit().wait_for("SK2005W", |event| what(event).contains("agent"));
 }
 
@@ -62,6 +63,7 @@ fn x11_is_not_forwarded() {
     let yard = Yard::new().user("alice").start();
     let ran = yard.ssh("alice").arg("-Y").env("DISPLAY", "127.0.0.1:77").run("echo [$DISPLAY]");
     assert_eq!(ran.ok(), "[]");
+    assert!(ran.stderr.contains("X11 forwarding is not offered here"), "{}", ran.stderr);
     yard.audit().wait_for("SK2005W", |event| what(event).contains("X11"));
 }
 

@@ -89,7 +89,14 @@ async fn forwarding_is_refused_with_a_sentence_and_an_event() {
     assert!(text(&output.stderr).contains("not offered here"), "{}", text(&output.stderr));
     for wanted in ["forwarding to 127.0.0.1:1", "listening on localhost:0", "the subsystem sftp"] {
         let asked = |event: &Event| matches!(event, Event::RequestRefused { user, what, .. } if user == "alice" && what == wanted);
-        assert!(yard.has_event(asked), "{wanted}: {:?}", yard.events.lock().unwrap());
+        // The client has its answer before the keeper has read of it.
+        let told = async {
+            while !yard.has_event(asked) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+        assert!(told.is_ok(), "{wanted}: {:?}", yard.events.lock().unwrap());
     }
 }
 
