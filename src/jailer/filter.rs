@@ -50,7 +50,8 @@ fn allowed() -> io::Result<Vec<Instruction>> {
 fn harmless_ioctl() -> io::Result<Vec<Rule>> {
     // The kernel takes the request as 32 bits: a 64-bit comparison would let through a number with a bit above them.
     let refused = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD, libc::TIOCCONS];
-    let conditions = refused.into_iter().map(|request| compare(1, Compare::Ne, request)).collect::<io::Result<_>>()?;
+    let refused = refused.into_iter().map(|request| u64::from(request as u32));
+    let conditions = refused.map(|request| compare(1, Compare::Ne, request)).collect::<io::Result<_>>()?;
     Ok(vec![rule(conditions)?])
 }
 
