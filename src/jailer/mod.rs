@@ -27,6 +27,6 @@ mod watch;
 pub use fault::{Fault, Step};
 pub use jail::instance_directory;
 pub use plan::{Account, Held, Limits, Plan};
-pub use rootfs::{USER, last_uid};
+pub use rootfs::USER;
 pub use start::{LOADER, run, sealed};
 pub use userns::RANGE;

@@ -17,7 +17,6 @@ use rustix::mount::{
 };
 
 use super::fault::{Fault, Step};
-use super::userns::RANGE;
 use crate::identity::{Principal, Secret};
 use crate::sys::mount::{Attributes, set_attributes};
 
@@ -209,9 +208,4 @@ fn mask() -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-/// The highest host uid of a jail that begins at `first`, for checks of the plan.
-pub const fn last_uid(first: u32) -> u32 {
-    first + RANGE - 1
 }

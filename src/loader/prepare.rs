@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use fs_err as fs;
+use rustix::fs::{Mode, OFlags, open};
 
 use crate::config::{Config, Home, Listen};
 use crate::jailer::{USER, home};
@@ -16,9 +17,7 @@ use crate::jailer::{USER, home};
 pub fn directories(config: &Config) -> anyhow::Result<()> {
     let keeper = config.roles.keeper;
     owned(&config.recording.directory, 0o750, keeper.uid, keeper.gid)?;
-    if let Some(audit) = config.audit.file.parent() {
-        audit_directory(audit, keeper.uid, keeper.gid)?;
-    }
+    audit_file(&config.audit.file, keeper.uid, keeper.gid)?;
     if config.jail.home == Home::Persistent {
         let homes = config.state.directory.join("homes");
         owned(&homes, 0o700, 0, 0)?;
@@ -35,13 +34,17 @@ fn owned(path: &Path, mode: u32, uid: u32, gid: u32) -> anyhow::Result<()> {
     chown(path, Some(uid), Some(gid)).with_context(|| format!("cannot give {} to uid {uid}", path.display()))
 }
 
-/// The keeper makes the audit file itself. A directory that is there already may be shared, as /var/log is: then the file
-/// is made here, and only the file is the keeper's.
-fn audit_directory(path: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
-    if !path.exists() {
-        return owned(path, 0o750, uid, gid);
+/// A directory that is there already may be shared, as /var/log and the state's own are: then only the file is the
+/// keeper's, and it is made here.
+fn audit_file(path: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    if !directory.exists() {
+        return owned(directory, 0o750, uid, gid);
     }
-    Ok(())
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file =
+        open(path, flags, Mode::from_raw_mode(0o640)).with_context(|| format!("cannot make {}", path.display()))?;
+    std::os::unix::fs::fchown(file, Some(uid), Some(gid)).with_context(|| format!("cannot own {}", path.display()))
 }
 
 /// The empty home that each new user's is copied from. Made anew when the configured size changes; homes that exist keep
