@@ -68,11 +68,12 @@ fn live(role: Role) -> anyhow::Result<()> {
     }
 }
 
-/// The warden and tally do little and do it in order; the others move bytes.
+/// Gate and porter encrypt and answer in parallel. The others relay in order, and the keeper writes on threads of the
+/// disk's: a runtime of several threads would wake them some ninety times a login.
 pub fn runtime(role: Role) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = match role {
-        Role::Warden | Role::Tally => tokio::runtime::Builder::new_current_thread(),
-        Role::Gate | Role::Keeper | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
+        Role::Warden | Role::Keeper | Role::Tally => tokio::runtime::Builder::new_current_thread(),
+        Role::Gate | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.enable_all().thread_name(role.to_string()).build()
 }

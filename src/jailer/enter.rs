@@ -138,7 +138,7 @@ fn become_program(
             send_packet(reports.as_fd(), &[report::LISTENER], &[listener.as_fd()]).step("hand over exec reports")?;
         }
     }
-    confine(tools.filters)?;
+    confine(&tools.filters.allowed, tools.filters)?;
     // The home may be full, foreign or gone: then the shell starts in /, as sshd does it.
     let _ = rustix::process::chdir(launch.home);
     let (path, arguments) = command_line(launch)?;

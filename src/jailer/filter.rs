@@ -7,20 +7,17 @@
 //! The list is what container engines allow without any capability, less what a shell account has no use for: ptrace and
 //! reading other processes' memory, handles to files, personalities, and `sync`, by which one jail could stall all.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Compare, SeccompCondition as Condition,
-    SeccompFilter, SeccompRule as Rule, TargetArch,
-};
 
+use crate::sys::allow::{AllowList, If};
 use crate::sys::seccomp::{ALLOW, CLONE_NEW, Instruction, JUMP_EQUAL, LOAD, NUMBER_AT, RETURN, jump, step, unknown};
 
 /// The filters, compiled once.
 #[derive(Debug)]
 pub struct Filters {
+    pub of_init: Vec<Instruction>,
     pub allowed: Vec<Instruction>,
     pub unknown: Vec<Instruction>,
     pub reported: Vec<Instruction>,
@@ -30,49 +27,54 @@ const USER_NOTIF: u32 = 0x7FC0_0000;
 
 impl Filters {
     pub fn compile() -> io::Result<Self> {
-        Ok(Self { allowed: allowed()?, unknown: unknown(), reported: reported() })
+        Ok(Self {
+            of_init: AllowList::of(OF_INIT).compile()?,
+            allowed: allowed()?,
+            unknown: unknown(),
+            reported: reported(),
+        })
     }
 }
 
 fn allowed() -> io::Result<Vec<Instruction>> {
-    let mut rules: BTreeMap<i64, Vec<Rule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    rules.insert(libc::SYS_ioctl, harmless_ioctl()?);
-    rules.insert(libc::SYS_socket, local_sockets()?);
-    rules.insert(libc::SYS_clone, vec![rule(vec![compare(0, Compare::MaskedEq(CLONE_NEW), 0)?])?]);
-    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let filter =
-        SeccompFilter::new(rules, refuse, SeccompAction::Allow, TargetArch::x86_64).map_err(io::Error::other)?;
-    let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
-    Ok(program.iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect())
+    AllowList::of(ALLOWED)
+        .only(libc::SYS_ioctl, [harmless_ioctl()])
+        .only(libc::SYS_socket, local_sockets())
+        .only(libc::SYS_clone, [vec![If::HasNone(0, CLONE_NEW)]])
+        .compile()
 }
 
 /// All but those that type into, or take over, the terminal that the keeper reads.
-fn harmless_ioctl() -> io::Result<Vec<Rule>> {
-    // The kernel takes the request as 32 bits: a 64-bit comparison would let through a number with a bit above them.
+fn harmless_ioctl() -> Vec<If> {
     let refused = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD, libc::TIOCCONS];
-    let refused = refused.into_iter().map(|request| u64::from(request as u32));
-    let conditions = refused.map(|request| compare(1, Compare::Ne, request)).collect::<io::Result<_>>()?;
-    Ok(vec![rule(conditions)?])
+    refused.into_iter().map(|request| If::IsNot(1, request as u32)).collect()
 }
 
 /// AF_VSOCK and AF_ALG are not bound to a network namespace; netlink families other than route have had too many holes.
-fn local_sockets() -> io::Result<Vec<Rule>> {
-    let family = |family: i32| compare(0, Compare::Eq, u64::from(family.cast_unsigned()));
-    Ok(vec![
-        rule(vec![family(AF_UNIX)?])?,
-        rule(vec![family(AF_INET)?])?,
-        rule(vec![family(AF_INET6)?])?,
-        rule(vec![family(AF_NETLINK)?, compare(2, Compare::Eq, 0)?])?,
-    ])
+fn local_sockets() -> [Vec<If>; 4] {
+    let family = |family: i32| If::Is(0, family.cast_unsigned());
+    [vec![family(AF_UNIX)], vec![family(AF_INET)], vec![family(AF_INET6)], vec![family(AF_NETLINK), If::Is(2, 0)]]
 }
 
-fn compare(argument: u8, how: Compare, value: u64) -> io::Result<Condition> {
-    Condition::new(argument, Length::Dword, how, value).map_err(io::Error::other)
-}
-
-fn rule(conditions: Vec<Condition>) -> io::Result<Rule> {
-    Rule::new(conditions).map_err(io::Error::other)
-}
+/// Process 1: to take its place and be executed, to set its signals, to say that it runs, to wait.
+const OF_INIT: &[i64] = &[
+    libc::SYS_brk,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_dup2,
+    libc::SYS_execveat,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fcntl,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_prctl,
+    libc::SYS_read,
+    libc::SYS_rt_sigaction,
+    libc::SYS_seccomp,
+    libc::SYS_sendmsg,
+    libc::SYS_write,
+];
 
 fn reported() -> Vec<Instruction> {
     vec![

@@ -3,7 +3,6 @@
 //! Both say the same twice over: no file but beneath the descriptors it holds, no exec, no connection out (the warden
 //! excepted). The calls a role does not need answer EPERM.
 
-use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use landlock::{
@@ -11,12 +10,10 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-};
 
 use super::Role;
-use crate::sys::seccomp::{CLONE_NEW, Instruction, Listener, install, unknown};
+use crate::sys::allow::{AllowList, If};
+use crate::sys::seccomp::{CLONE_NEW, Listener, install, unknown};
 
 /// What a role may do beneath a descriptor it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +32,7 @@ pub enum FenceError {
     #[error("this kernel has no landlock; boot it with landlock in lsm=")]
     NoLandlock,
     #[error("cannot build the list of system calls")]
-    Calls(#[source] seccompiler::BackendError),
+    Calls(#[source] std::io::Error),
     #[error("cannot install the list of system calls")]
     Seccomp(#[source] std::io::Error),
 }
@@ -49,19 +46,14 @@ pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceE
         landlock(role, beneath)?;
     }
     // Threads, and nothing that has a namespace of its own.
-    let no_namespaces = SeccompCmpOp::MaskedEq(CLONE_NEW);
-    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let mut calls: BTreeMap<i64, Vec<_>> = EVERYBODY.iter().chain(own(role)).map(|call| (*call, Vec::new())).collect();
-    let threads = SeccompCondition::new(0, SeccompCmpArgLen::Dword, no_namespaces, 0);
-    let threads = threads.and_then(|condition| SeccompRule::new(vec![condition])).map_err(FenceError::Calls)?;
-    calls.insert(libc::SYS_clone, vec![threads]);
+    let mut calls =
+        AllowList::of(EVERYBODY.iter().chain(own(role))).only(libc::SYS_clone, [vec![If::HasNone(0, CLONE_NEW)]]);
     if role == Role::Warden {
-        calls.insert(libc::SYS_socket, internet().map_err(FenceError::Calls)?);
+        // To AWS: landlock does not mediate a unix socket's path, and one of them is the engine's.
+        let family = |family: i32| vec![If::Is(0, family.cast_unsigned())];
+        calls = calls.only(libc::SYS_socket, [family(libc::AF_INET), family(libc::AF_INET6)]);
     }
-    let filter = SeccompFilter::new(calls, refuse, SeccompAction::Allow, TargetArch::x86_64);
-    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(FenceError::Calls)?;
-    let program: Vec<Instruction> =
-        program.iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+    let program = calls.compile().map_err(FenceError::Calls)?;
     // First, for the list has no call to install another: the list lets clone3 through, and this one says ENOSYS.
     install(&unknown(), Listener::None).map_err(FenceError::Seccomp)?;
     install(&program, Listener::None).map_err(FenceError::Seccomp)?;
@@ -88,15 +80,6 @@ fn landlock(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceEr
         return Err(FenceError::NoLandlock);
     }
     Ok(())
-}
-
-/// The warden's sockets go to AWS: landlock does not mediate a unix socket's path, and one of them is the engine's.
-fn internet() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let family = |family: i32| {
-        let family = u64::from(family.cast_unsigned());
-        SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?])
-    };
-    Ok(vec![family(libc::AF_INET)?, family(libc::AF_INET6)?])
 }
 
 /// Tries from inside what must not work; the names of what worked all the same.
