@@ -137,7 +137,7 @@ impl Desk {
                     session.detach(number);
                 }
                 let _ = stream.send(&FromKeeper::Notice("this session is not recorded; it ends".into())).await;
-                return self.warden.tell(KeeperToWarden::Drained { session: id, number }).await;
+                return;
             }
         };
         let desk = self.clone();
@@ -152,7 +152,6 @@ impl Desk {
             };
             channel.run(ends).await;
             session.detach(number);
-            desk.warden.tell(KeeperToWarden::Drained { session: id, number }).await;
         });
     }
 
