@@ -181,8 +181,6 @@ fn max_startups_is_sshds() {
             [format!("`max_startups`: '{bad}' is not a MaxStartups | {hint}")]
         );
     }
-    let limit = good(LEAST).ssh.max_startups;
-    assert_eq!([9, 10, 55, 99, 100, 1000].map(|n| limit.refuse_percent(n)), [0, 30, 65, 99, 100, 100]);
 }
 
 #[test]
@@ -292,10 +290,6 @@ fn jails_have_uids_of_their_own() {
             "`uid_base`: account 'carol' (1879048193) is among the jails' uids (1879048192 to 1944584191) | {hint}"
         )]
     );
-    let jail = good(LEAST).jail;
-    assert_eq!(jail.uid_of(0), Some(1_879_048_192));
-    assert_eq!(jail.uid_of(999), Some(1_879_048_192 + 999 * 65536));
-    assert_eq!(jail.uid_of(1000), None);
 }
 
 #[test]
@@ -323,13 +317,6 @@ fn names_that_could_never_match_are_refused() {
          `groups`: 'a b' is not the name of a group | a group's name is 1 to 128 of the letters A-Z a-z 0-9 + = , . @ _ -\n\
          `groups`: '../x': a user name is 1 to 64 of the letters A-Z a-z 0-9 + = , . @ _ - and begins with a letter, a digit or _ | write the name as IAM spells it",
     );
-}
-
-#[test]
-fn env_passes_what_is_listed_and_term() {
-    let ssh = good(LEAST).ssh;
-    assert!(ssh.passes("TERM") && ssh.passes("LANG") && ssh.passes("LC_ALL"));
-    assert!(!ssh.passes("LANGUAGE") && !ssh.passes("LD_PRELOAD") && !ssh.passes(""));
 }
 
 #[test]
