@@ -1,4 +1,4 @@
-//! One verb a file. This is the only room that may use `anyhow` and print.
+//! One verb a file. This room prints, and with `cli` and `loader` it alone may use `anyhow`.
 
 pub mod audit;
 pub mod check;

@@ -323,7 +323,7 @@ fn names_that_could_never_match_are_refused() {
 fn nothing_trusted_lies_where_users_write() {
     says(
         "[users]\nauthorized_keys = '/var/lib/stockade/homes/alice/.ssh'\n[recording]\ndirectory = '/var/lib/stockade'\n",
-        "`authorized_keys`: '/var/lib/stockade/homes/alice/.ssh' lies in /var/lib/stockade/homes | homes/, images/ and run/ of the state directory are the jails'\n\
+        "`authorized_keys`: '/var/lib/stockade/homes/alice/.ssh' lies in /var/lib/stockade/homes | homes/ and images/ of the state directory are the jails'\n\
          `directory`: '/var/lib/stockade' is the state directory itself | give it a path of its own",
     );
 }

@@ -172,7 +172,7 @@ pub struct Recording {
 pub enum Durability {
     /// On this machine's stable storage before it is shown.
     Local,
-    /// Written before it is shown, synced soon after.
+    /// There at most one second after it was shown.
     Relaxed,
 }
 
@@ -192,7 +192,7 @@ pub struct Audit {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Holds `images/`, `homes/` and `run/`.
+    /// Holds `images/` and `homes/`.
     pub directory: PathBuf,
 }
 
@@ -213,7 +213,7 @@ pub struct Account {
 }
 
 /// One slot of uids; the width of a user namespace that looks like a whole system.
-pub const SLOT: u32 = 65536;
+pub(super) const SLOT: u32 = 65536;
 
 impl Jail {
     /// All uids that jails may have.
