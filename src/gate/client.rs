@@ -19,7 +19,7 @@ use super::request;
 use super::warden::{Question, Term, Unanswered};
 use super::wire::Cord;
 use crate::audit::Event;
-use crate::privsep::message::{Claim, Connection, GateToWarden, Program, Terminal};
+use crate::privsep::message::{Claim, Connection, GateToWarden, Program, Terminal, Wish};
 use crate::session::SessionId;
 
 /// Refused requests over one connection's life: each is a line in the audit.
@@ -187,7 +187,8 @@ impl Client {
         session.channel_success(channel)?;
         let _ = asked.send(terminal.is_some());
         let (connection, channel) = (self.number, channel.into());
-        let run = GateToWarden::Run { connection, channel, program, terminal, environment };
+        let wish = Wish { program, terminal, environment };
+        let run = GateToWarden::Run { connection, channel, wish };
         // A warden that is away has dropped the verdict's sender, which the channel's task tells the client.
         let _ = self.gate.warden.tell(self.term, run).await;
         Ok(())

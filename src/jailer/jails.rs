@@ -8,7 +8,7 @@ use rustix::process::{Signal, kill_process_group};
 use super::build::{self, Tools};
 use super::enter::{self, Launch};
 use super::fault::{Fault, Step};
-use super::jail::{Channel, Jail, Stage, Wish};
+use super::jail::{Channel, Jail, Stage};
 use super::plan::Plan;
 use super::rootfs::Bundle;
 use super::supervise::Jailer;
@@ -16,7 +16,7 @@ use super::userns::{self, RANGE};
 use super::watch::Source;
 use crate::audit::Event;
 use crate::identity::{Principal, Secret};
-use crate::privsep::message::{JailerToPorter, JailerToTally, JailerToWarden, Number, WardenToJailer};
+use crate::privsep::message::{JailerToPorter, JailerToTally, JailerToWarden, Number, WardenToJailer, Wish};
 use crate::privsep::{Role, table};
 use crate::session::SessionId;
 
@@ -42,8 +42,7 @@ impl Jailer {
                     self.tell(Role::Warden, JailerToWarden::Failed { session, reason: fault.to_string() }, Vec::new());
                 }
             }
-            WardenToJailer::Start { session, number, program, terminal, environment } => {
-                let wish = Wish { program, terminal, environment };
+            WardenToJailer::Start { session, number, wish } => {
                 if let Err(fault) = self.start(session, number, &wish) {
                     self.not_started(session, number, fault.to_string());
                 }

@@ -75,6 +75,17 @@ pub enum Program {
     Exec(#[n(0)] String),
 }
 
+/// What a client wants of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Wish {
+    #[n(0)]
+    pub program: Program,
+    #[n(1)]
+    pub terminal: Option<Terminal>,
+    #[n(2)]
+    pub environment: Vec<(String, String)>,
+}
+
 /// A terminal as the client asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Terminal {

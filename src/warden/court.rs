@@ -15,7 +15,7 @@ use self::login::Phase;
 use super::later;
 use super::outbox::Outbox;
 use super::post::{Due, Post, Term};
-use super::sessions::{Note, Place, Session, Sponsor, Stage, Terms, Wish};
+use super::sessions::{Note, Place, Session, Sponsor, Stage, Terms};
 use crate::audit::Event;
 use crate::identity::Principal;
 use crate::privsep::Role;
@@ -173,9 +173,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             GateToWarden::Offered { connection, claim } => self.ask(connection, claim, false),
             GateToWarden::Proved { connection, claim } => self.ask(connection, claim, true),
             GateToWarden::Open { connection, channel } => self.open(connection, channel),
-            GateToWarden::Run { connection, channel, program, terminal, environment } => {
-                self.run(connection, channel, Wish { program, terminal, environment });
-            }
+            GateToWarden::Run { connection, channel, wish } => self.run(connection, channel, wish),
             GateToWarden::Closed { connection, channel } => self.closed(connection, channel),
             GateToWarden::Gone { connection } => self.gone(connection),
             GateToWarden::Alive(connections) => self.alive(&connections),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::audit;
 use crate::privsep::link::LinkError;
-use crate::privsep::message::{Program, Silence, ToKeeper};
+use crate::privsep::message::{Program, Silence, ToKeeper, Wish};
 use crate::recording::{Exec, Store, Writer};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +48,7 @@ async fn what_runs_is_recorded_and_audited_in_the_order_of_its_sender() {
     let tally = Link::<ToKeeper, Silence>::new(tally).unwrap();
     let program = Program::Exec("id".into());
     let environment = vec![("LANG".into(), "C".into())];
-    let channel = WardenToKeeper::Channel { session, number: 1, program, terminal: None, environment };
+    let channel = WardenToKeeper::Channel { session, number: 1, wish: Wish { program, terminal: None, environment } };
     rig.warden.send(&channel).await.unwrap();
     let exec = Exec { pid: 2, path: "/usr/bin/id".into(), arguments: vec!["id".into()] };
     tally.send(&ToKeeper::Exec { session, number: 1, exec: exec.clone() }).await.unwrap();

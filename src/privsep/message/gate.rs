@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Channel, Connection, Number, Program, Terminal};
+use super::{Channel, Connection, Number, Wish};
 use crate::session::SessionId;
 
 /// What the gate claims and asks. Nothing in it is believed but that the gate says so.
@@ -40,11 +40,7 @@ pub enum GateToWarden {
         #[n(1)]
         channel: Channel,
         #[n(2)]
-        program: Program,
-        #[n(3)]
-        terminal: Option<Terminal>,
-        #[n(4)]
-        environment: Vec<(String, String)>,
+        wish: Wish,
     },
     /// The client closed the channel.
     #[n(4)]

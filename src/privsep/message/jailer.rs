@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Number, Program, Terminal};
+use super::{Number, Wish};
 use crate::audit::Event;
 use crate::identity::{Principal, Secret};
 use crate::privsep::Role;
@@ -123,11 +123,7 @@ pub enum WardenToJailer {
         #[n(1)]
         number: Number,
         #[n(2)]
-        program: Program,
-        #[n(3)]
-        terminal: Option<Terminal>,
-        #[n(4)]
-        environment: Vec<(String, String)>,
+        wish: Wish,
     },
     /// Send a signal to a channel's process group.
     #[n(2)]

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Number, Program, Terminal};
+use super::{Number, Wish};
 use crate::audit::Event;
 use crate::privsep::Role;
 use crate::recording::{Exec, Header};
@@ -27,11 +27,7 @@ pub enum WardenToKeeper {
         #[n(1)]
         number: Number,
         #[n(2)]
-        program: Program,
-        #[n(3)]
-        terminal: Option<Terminal>,
-        #[n(4)]
-        environment: Vec<(String, String)>,
+        wish: Wish,
     },
     /// The session is over: write the closing frame with this reason.
     #[n(2)]

@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        let text = export(&session(), |reader, channel, out| asciicast(reader, channel, out)).unwrap();
+        let text = export(&session(), asciicast).unwrap();
         let mut lines = text.lines();
         let header: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
         assert_eq!(header["version"], 3);

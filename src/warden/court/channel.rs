@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::login::{Judge, Phase};
 use super::{Court, UNAVAILABLE, UNRECORDED};
 use crate::audit::Event;
-use crate::privsep::message::{Channel, Connection, Number, Program, WardenToGate, WardenToJailer, WardenToKeeper};
+use crate::privsep::message::{
+    Channel, Connection, Number, Program, WardenToGate, WardenToJailer, WardenToKeeper, Wish,
+};
 use crate::session::SessionId;
 use crate::warden::later;
 use crate::warden::post::Due;
-use crate::warden::sessions::{Place, Sponsor, Stage, Wish};
+use crate::warden::sessions::{Place, Sponsor, Stage};
 
 /// What a program is given between its hang-up and its death, when its client has closed its channel.
 const HANGUP: Duration = Duration::from_secs(2);
@@ -80,21 +82,15 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     fn start(&mut self, id: SessionId, number: Number) {
         let Some(place) = self.sessions.get_mut(&id).and_then(|s| s.channels.get_mut(&number)) else { return };
-        let Some(Wish { program, terminal, environment }) = place.wish.take() else { return };
+        let Some(wish) = place.wish.take() else { return };
         place.stage = Stage::Starting;
-        let command = match &program {
+        let command = match &wish.program {
             Program::Shell => None,
             Program::Exec(command) => Some(command.clone()),
         };
-        self.event(Event::ChannelOpened { session: id, number, command, terminal: terminal.is_some() });
-        self.say_keeper(WardenToKeeper::Channel {
-            session: id,
-            number,
-            program: program.clone(),
-            terminal: terminal.clone(),
-            environment: environment.clone(),
-        });
-        self.jailer.say(WardenToJailer::Start { session: id, number, program, terminal, environment });
+        self.event(Event::ChannelOpened { session: id, number, command, terminal: wish.terminal.is_some() });
+        self.say_keeper(WardenToKeeper::Channel { session: id, number, wish: wish.clone() });
+        self.jailer.say(WardenToJailer::Start { session: id, number, wish });
     }
 
     pub(super) fn started(&mut self, id: SessionId, number: Number) {
