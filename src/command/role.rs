@@ -99,7 +99,7 @@ fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Re
         max_auth_tries: count(ssh.max_auth_tries),
         max_sessions: count(ssh.max_sessions),
         keepalive: ssh.keepalive,
-        environment: ssh.env.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+        environment: ssh.env.clone(),
         banner: ssh.banner.clone(),
         ..gate::Settings::default()
     };

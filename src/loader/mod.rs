@@ -90,7 +90,7 @@ fn host_key(path: &Path) -> Result<OwnedFd, Fault> {
         let what = format!("{}: others can read it (mode {:04o}); chmod 600 it", path.display(), mode & 0o7777);
         return Err(Fault::new("use a host key", what));
     }
-    Ok(std::fs::File::from(file.into_parts().0).into())
+    Ok(file.into_parts().0.into())
 }
 
 fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::Result<Plan> {

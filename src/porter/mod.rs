@@ -122,7 +122,7 @@ impl Porter {
     fn told(&mut self, message: FromJailer<JailerToPorter>, mut descriptors: Vec<OwnedFd>) -> Result<(), PorterError> {
         match message {
             FromJailer::Begin => return Err(PorterError::OutOfPhase),
-            // Settings are fixed for a porter's life: the jailer starts another to change them.
+            // A configuration with other settings for the doors asks for a restart, and never comes this far.
             FromJailer::Reload => {}
             FromJailer::Peer(Role::Warden) => self.warden = Some(peer(descriptors.pop())?),
             FromJailer::Peer(Role::Keeper) => self.notices.to(peer(descriptors.pop())?),

@@ -1,7 +1,7 @@
 //! The warden: decides who gets in and what a session may have, and asks the jailer, the keeper and the porter to do it.
 //!
 //! It holds the policy and the bastion's AWS identity. It never sees a byte of a terminal, of a recording, or of what a
-//! jail or a cluster sends. Everything it hears goes through one queue, so that each decision sees a whole state.
+//! jail sends. Everything it hears goes through one queue, so that each decision sees a whole state.
 
 pub mod authority;
 mod court;

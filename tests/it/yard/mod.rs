@@ -49,8 +49,6 @@ pub struct Yard {
     bastion: Mutex<Option<Child>>,
 }
 
-pub struct New;
-
 impl Yard {
     /// A bastion with all defaults but small jails and homes. Nobody may log in yet.
     #[allow(clippy::new_ret_no_self)]

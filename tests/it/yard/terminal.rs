@@ -117,10 +117,6 @@ impl Terminal {
         });
         status.exit_code()
     }
-
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-    }
 }
 
 impl Drop for Terminal {
