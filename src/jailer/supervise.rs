@@ -337,8 +337,8 @@ impl Jailer {
                 self.event(Event::ConfigurationLoaded { digest: self.plan.digest.clone() });
                 eprintln!("stockade: jailer: a new configuration is in force");
             }
-            Err(NoPlan::Refused(_)) => {
-                self.event(Event::ConfigurationRefused { reason: "it has mistakes; the log shows them".into() });
+            Err(NoPlan::Refused { reason, .. }) => {
+                self.event(Event::ConfigurationRefused { reason });
                 eprintln!("stockade: jailer: the former configuration stays");
             }
             Err(NoPlan::Fault(fault)) => {
