@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits: what takes time (a look-up of keys) runs beside and comes back as a letter.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -29,6 +29,9 @@ const HANGUP: Duration = Duration::from_secs(2);
 
 /// What a captured gate can make us remember.
 const MOST_CONNECTIONS: usize = 16 * 1024;
+
+/// Events that wait for a keeper.
+const MOST_UNTOLD: usize = 1024;
 
 /// The exit status of a session that cannot be recorded; ssh itself uses 255.
 const UNRECORDED: u32 = 254;
@@ -96,6 +99,10 @@ pub struct Court<J, S> {
     jailer: Outbox<WardenToJailer>,
     gate: Option<Outbox<WardenToGate>>,
     keeper: Option<Outbox<WardenToKeeper>>,
+    /// Which keeper it is: the end of a former one's link may be heard of late.
+    reign: u64,
+    /// What happened while there was no keeper to tell.
+    untold: VecDeque<Event>,
     porter: Option<Outbox<WardenToPorter>>,
     term: Term,
     /// The connections there were when this gate began to speak with us.
@@ -114,6 +121,8 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             jailer,
             gate: None,
             keeper: None,
+            reign: 0,
+            untold: VecDeque::new(),
             porter: None,
             term: 0,
             alive: None,
@@ -156,8 +165,12 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.term
     }
 
-    pub fn met_keeper(&mut self, keeper: Outbox<WardenToKeeper>) {
+    pub fn met_keeper(&mut self, keeper: Outbox<WardenToKeeper>) -> u64 {
+        self.lost_keeper(self.reign);
         self.keeper = Some(keeper);
+        self.reign += 1;
+        std::mem::take(&mut self.untold).into_iter().for_each(|event| self.event(event));
+        self.reign
     }
 
     pub fn met_porter(&mut self, porter: Outbox<WardenToPorter>) {
@@ -181,8 +194,19 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
-    pub fn lost_keeper(&mut self) {
-        self.keeper = None;
+    pub fn lost_keeper(&mut self, reign: u64) {
+        if reign != self.reign {
+            return;
+        }
+        let Some(keeper) = self.keeper.take() else { return };
+        let post = self.post.clone();
+        tokio::spawn(async move {
+            for message in keeper.unsaid().await {
+                if let WardenToKeeper::Event(event) = message {
+                    let _ = post.send(Post::Event(event)).await;
+                }
+            }
+        });
         for session in self.sessions.values_mut() {
             session.ending.get_or_insert_with(|| "the recorder died".into());
         }
@@ -209,8 +233,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.keeper.as_ref().is_some_and(|keeper| keeper.say(message))
     }
 
-    pub fn event(&self, event: Event) {
-        self.say_keeper(WardenToKeeper::Event(event));
+    pub fn event(&mut self, event: Event) {
+        if self.say_keeper(WardenToKeeper::Event(event.clone())) {
+            return;
+        }
+        self.untold.push_back(event);
+        if self.untold.len() > MOST_UNTOLD {
+            self.untold.pop_front();
+        }
     }
 
     pub fn grant(&self, grant: WardenToPorter) {
@@ -573,7 +603,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     // ---- what the keeper tells ---------------------------------------------------------------------------------
 
-    pub fn hear_keeper(&mut self, message: KeeperToWarden) {
+    pub fn hear_keeper(&mut self, reign: u64, message: KeeperToWarden) {
+        if reign != self.reign {
+            return;
+        }
         match message {
             KeeperToWarden::Opened { session } => {
                 if let Some(known) = self.sessions.get_mut(&session) {
