@@ -5,9 +5,11 @@
 
 mod aws;
 mod configuration;
+mod demo;
 mod doors;
 mod evidence;
 mod exec;
+mod fences;
 mod jail;
 mod paramiko;
 mod refused;

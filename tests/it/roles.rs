@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::yard::{Yard, children, status_of, until, within};
+use crate::yard::{Yard, children, descriptors, signal, status_of, until, within};
 
 const ROLES: [&str; 5] = ["keeper", "tally", "porter", "warden", "gate"];
 
@@ -98,13 +98,29 @@ fn weak_roles_hold_no_files() {
     }
 }
 
-fn descriptors(pid: u32) -> Vec<(u32, String)> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let target = |entry: std::fs::DirEntry| {
-        let target = std::fs::read_link(entry.path()).ok()?;
-        Some((entry.file_name().to_str()?.parse().ok()?, target.to_string_lossy().into_owned()))
-    };
-    entries.filter_map(target).collect()
+/// A service manager may hand over any number of descriptors: nothing goes by their numbers, and nobody inherits them.
+#[test]
+fn thousands_of_descriptors_are_no_hindrance_and_are_inherited_by_nobody() {
+    let yard = Yard::new()
+        .user("alice")
+        .before("ulimit -n 4096; for i in {1..1500}; do exec {held}</etc/hostname; done")
+        .start();
+    assert_eq!(yard.ssh("alice").input("in").run("cat; ls /proc/self/fd | wc -l").ok(), "in4");
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    assert_eq!(terminal.shell("stty size; stockade whoami | grep -c alice"), "24 80\n1");
+    let held = descriptors(yard.jailer());
+    assert!(held.len() > 1500 && held.iter().any(|(fd, target)| *fd > 1500 && target != "/etc/hostname"), "{held:?}");
+    for role in ROLES {
+        let held = descriptors(yard.role(role));
+        assert!(held.iter().all(|(_, target)| target != "/etc/hostname"), "{role}: {held:?}");
+    }
+    for role in ROLES {
+        if role != "keeper" {
+            yard.kill(role);
+        }
+    }
+    until("logins again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
 }
 
 /// "gate: running jails and recordings stay whole, it is started again, nobody's PTY is lost ..., so the session ends
@@ -193,9 +209,13 @@ fn a_killed_keeper_ends_sessions_and_recovers_their_recordings() {
     assert!(output.len() >= shown.len(), "all that was shown was on stable storage first");
     assert!(output.starts_with(&shown), "{:?}", String::from_utf8_lossy(&output));
     let entry = yard.sessions().into_iter().find(|one| one["session"] == *session).unwrap();
-    assert_ne!(entry["state"], "unclosed", "{entry}");
+    assert_eq!((&entry["state"], &entry["reason"]), (&"recovered".into(), &"recovered".into()), "{entry}");
     let closing = recording.of("closing").pop().unwrap();
     assert!(closing["reason"].as_str().unwrap().contains("recover"), "{closing}");
+    assert!(recording.show().contains("closed by recovery after a crash"), "{}", recording.show());
+    let restarted = yard.audit().wait_for("SK8003W", |event| event["unmapped"]["role"] == "keeper");
+    assert!(restarted["unmapped"]["reason"].as_str().unwrap().contains("0x9"), "{restarted}");
+    yard.audit().wait_for("SK2002I", |event| event["session"]["uid"] == *session);
     until("logins again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
 }
 
@@ -243,7 +263,7 @@ fn a_killed_jailer_takes_all_with_it() {
     two.end();
     yard.restart();
     let swept = within(Duration::from_secs(5), || {
-        yard.leftovers().iter().all(|left| left.starts_with("process") || left.contains("homes")).then_some(())
+        yard.leftovers().iter().all(|left| left.starts_with("process")).then_some(())
     });
     assert!(swept.is_some(), "{:?}", yard.leftovers());
     assert_eq!(yard.ssh("alice").run("cat ~/note").ok(), "kept");
@@ -252,6 +272,37 @@ fn a_killed_jailer_takes_all_with_it() {
         let closed = yard.sessions().iter().filter(|one| one["state"] != "unclosed").count();
         (closed == 3).then_some(())
     });
+}
+
+/// The same for what was recorded: all that the user was shown is there, and list, show and audit say what happened.
+#[test]
+fn recordings_of_a_killed_jailer_are_recovered_and_say_so() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    assert_eq!(terminal.shell("seq 500 | tail -1; echo seen by the user"), "500\nseen by the user");
+    let shown = terminal.all();
+    // A keeper that were quick enough to see the jailer's end would close the recording itself.
+    signal(yard.role("keeper"), "STOP");
+    yard.kill("jailer");
+    terminal.end();
+    assert_eq!(yard.sessions()[0]["state"], "unclosed");
+    yard.restart();
+    let recovered = yard.audit().wait_for("SK2006W", |_| true);
+    let session = recovered["session"]["uid"].as_str().unwrap().to_owned();
+    let recording = yard.recording(&session).closed();
+    let output = recording.bytes("output");
+    assert!(output.starts_with(&shown), "{:?}", String::from_utf8_lossy(&output));
+    let entry = yard.sessions().remove(0);
+    assert_eq!((&entry["state"], &entry["reason"]), (&"recovered".into(), &"recovered".into()), "{entry}");
+    assert!(recording.show().contains("closed by recovery after a crash"), "{}", recording.show());
+    assert!(recording.export("asciicast").contains("seen by the user"));
+    let totals = recording.of("closing").pop().unwrap();
+    assert_eq!(recovered["unmapped"]["events"], totals["events"], "{recovered} {totals}");
+    assert_eq!(yard.audit().of("SK8001I").len(), 2, "both starts");
+    let numbers: Vec<u64> =
+        yard.audit().events().iter().map(|event| event["metadata"]["sequence"].as_u64().unwrap()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
 }
 
 /// "PDEATHSIG again after the uid change": no role outlives the jailer.
