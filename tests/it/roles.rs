@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::yard::{Yard, children, descriptors, signal, status_of, until, within};
+use crate::yard::{Yard, children, descriptors, signal, status_of, uid, until, within};
 
 const ROLES: [&str; 5] = ["keeper", "tally", "porter", "warden", "gate"];
 
@@ -172,6 +172,29 @@ fn a_killed_warden_harms_no_jail() {
     assert_eq!(terminal.end(), 5);
     let first = yard.sessions()[0]["session"].as_str().unwrap().to_owned();
     yard.recording(&first).closed();
+}
+
+/// What the dead warden opened in audit and recording is closed there, though its jail went meanwhile.
+#[test]
+fn a_session_that_ends_without_a_warden_is_closed_all_the_same() {
+    let yard = Yard::new().user("alice").user("bob").start();
+    let mut alice = yard.ssh("alice").terminal();
+    alice.prompt();
+    let mut bob = yard.ssh("bob").terminal();
+    bob.prompt();
+    yard.kill_for_a_while("warden");
+    bob.enter("exit");
+    // Jails take their uids in the order of their making.
+    let alices = yard.inits().into_iter().min_by_key(|init| uid(*init)).unwrap();
+    signal(alices, "KILL");
+    alice.end();
+    bob.end();
+    for user in ["alice", "bob"] {
+        let closed = yard.audit().wait_for("SK2002I", |event| event["user"]["name"] == user);
+        yard.recording(closed["session"]["uid"].as_str().unwrap()).closed();
+    }
+    assert_eq!(yard.audit().of("SK2002I").len(), 2);
+    assert!(yard.audit().of("SK2006W").is_empty());
 }
 
 /// A warden's restart does not let a connection without rights in: what it does not know must log in again.

@@ -140,6 +140,21 @@ impl Yard {
         until(&format!("a {role}"), || leftovers::role_of(self.jailer(), role))
     }
 
+    /// Process 1 of each jail.
+    pub fn inits(&self) -> Vec<u32> {
+        let is_init = |pid: &u32| {
+            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.to_string_lossy().contains("memfd:"))
+        };
+        leftovers::children(self.jailer()).into_iter().filter(is_init).collect()
+    }
+
+    /// `kill -9` with nobody in its place for a second: who dies young is started with a pause.
+    pub fn kill_for_a_while(&self, role: &str) {
+        self.kill(role);
+        signal(self.role(role), "KILL");
+        until(&format!("no {role}"), || leftovers::role_of(self.jailer(), role).is_none().then_some(()));
+    }
+
     /// `kill -9`, and gone; to a role its successor.
     pub fn kill(&self, role: &str) -> u32 {
         if role == "jailer" {
