@@ -396,8 +396,9 @@ impl Jailer {
         if !self.roles.is_empty() && !late {
             return None;
         }
-        for (cgroup, _) in &self.resting {
-            self.cgroups.remove(cgroup);
+        // The house is kept once more a moment later.
+        if !self.resting.is_empty() && !late {
+            return None;
         }
         self.cgroups.close();
         self.homes.close();
