@@ -25,6 +25,7 @@ use crate::session::SessionId;
 
 /// Ids that are gone: the warden may still ask about one that has just ended.
 const REMEMBERED: usize = 4096;
+const DIED: &str = "the jail's first process died";
 
 impl Jailer {
     pub(super) fn answer(&mut self, ask: WardenToJailer) {
@@ -238,6 +239,10 @@ impl Jailer {
                 if let Some(control) = jail.control.take() {
                     self.watch.remove(Source::Jail(session), &control);
                 }
+                // Whether this or its death is heard of first.
+                if jail.stage == Stage::Building {
+                    jail.fault.get_or_insert_with(|| DIED.into());
+                }
                 jail.kill();
             }
         }
@@ -349,9 +354,8 @@ impl Jailer {
         while self.jails.get(&session).is_some_and(|jail| jail.control.is_some()) {
             self.hear_jail(session);
         }
-        if was == Stage::Building {
-            let fault = self.jails.get(&session).and_then(|jail| jail.fault.clone());
-            let reason = fault.unwrap_or_else(|| "the jail's first process died".into());
+        let fault = self.jails.get(&session).and_then(|jail| jail.fault.clone());
+        if let Some(reason) = fault.or_else(|| (was == Stage::Building).then(|| DIED.into())) {
             eprintln!("stockade: jailer: {session}: {reason}");
             self.tell(Role::Warden, JailerToWarden::Failed { session, reason }, Vec::new());
         }

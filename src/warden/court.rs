@@ -500,10 +500,15 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             }
             JailerToWarden::Failed { session, reason } => {
                 tracing::error!(session.id = %session, reason, "a jail could not be made");
+                let reason = format!("no jail: {reason}");
+                // Before its channels are refused: a session without any ends for no reason of its own.
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.ending.get_or_insert_with(|| reason.clone());
+                }
                 let sentence =
                     format!("no jail could be made for this session ({session}); your administrators can see why");
                 self.refuse_all(session, &sentence, UNAVAILABLE);
-                self.over(session, &format!("no jail: {reason}"));
+                self.over(session, &reason);
             }
             JailerToWarden::Started { session, number } => self.started(session, number),
             JailerToWarden::NotStarted { session, number, reason } => {
