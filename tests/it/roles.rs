@@ -328,6 +328,60 @@ fn recordings_of_a_killed_jailer_are_recovered_and_say_so() {
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
 }
 
+/// "Durable before shown", in the midst of a flood: whatever reached the client is in the recovered recording.
+#[test]
+fn what_was_seen_of_a_flood_is_recovered() {
+    for role in ["keeper", "jailer"] {
+        let yard = Yard::new().user("alice").start();
+        let client = yard.ssh("alice").begin("for i in $(seq 200); do seq 20000; sleep 0.02; done");
+        let session = until("a session", || yard.sessions().pop())["session"].as_str().unwrap().to_owned();
+        let size = || yard.recording(&session).files().iter().map(|file| file.metadata().unwrap().len()).sum::<u64>();
+        let recording = yard.recording(&session);
+        until("some of the flood", || (recording.bytes("output").len() > 1 << 20).then_some(()));
+        yard.kill(role);
+        let seen = client.wait();
+        assert!(seen.code != Some(0) && seen.stdout.len() > 100_000, "{role}: {:?} {}", seen.code, seen.stdout.len());
+        if role == "jailer" {
+            yard.restart();
+        }
+        let recording = yard.recording(&session).closed();
+        let output = recording.bytes("output");
+        let (kept, shown) = (output.len(), seen.stdout.len());
+        assert!(output.starts_with(&seen.stdout), "{role}: {kept} bytes kept, {shown} shown");
+        assert!(size() < 64 << 20, "what was reserved beyond the end is given back");
+    }
+}
+
+/// Where no more descriptors can be had, sessions are refused and the audit says why; what runs runs on, nothing is held
+/// for what was refused, and later ones are served. The limits end the making of a jail at different steps.
+#[test]
+fn a_bastion_short_of_descriptors_refuses_and_lives_on() {
+    for limit in [60, 63, 66, 70] {
+        let yard = Yard::new().user("alice").user("bob").before(&format!("ulimit -n {limit}")).start();
+        let roles = ROLES.map(|role| yard.role(role));
+        let mut first = yard.ssh("alice").terminal();
+        first.prompt();
+        let held = descriptors(yard.jailer()).len();
+        let clients: Vec<_> = (0..4).map(|_| yard.ssh("bob").begin("sleep 1")).collect();
+        for client in clients {
+            let ran = client.wait();
+            // Root with CAP_SYS_RESOURCE raises the limit, and has enough.
+            let said = ["no jail could be made", "as many sessions as one user", "could not be started"];
+            let refused = ran.code == Some(253) && said.iter().any(|said| ran.stderr.contains(said));
+            assert!(refused || ran.code == Some(0), "{limit}: {ran:?}");
+        }
+        until("all is given back", || (descriptors(yard.jailer()).len() <= held).then_some(()));
+        for event in yard.audit().of("SK2002I") {
+            assert_ne!(event["unmapped"]["reason"], "the jail ended", "{limit}: it never stood");
+        }
+        assert_eq!(first.shell("echo runs on"), "runs on");
+        first.enter("exit");
+        assert_eq!(first.end(), 0);
+        until("later ones", || (yard.ssh("bob").terminal_of("true").end() == 0).then_some(()));
+        assert_eq!(ROLES.map(|role| yard.role(role)), roles, "{limit}: nobody died of it: {}", yard.log());
+    }
+}
+
 /// "PDEATHSIG again after the uid change": no role outlives the jailer.
 #[test]
 fn roles_die_with_the_jailer() {
