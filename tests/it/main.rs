@@ -11,6 +11,7 @@ mod evidence;
 mod exec;
 mod fences;
 mod jail;
+mod limits;
 mod paramiko;
 mod refused;
 mod roles;
