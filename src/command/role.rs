@@ -37,7 +37,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
 
 fn log(role: Role) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STOCKADE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stockade=info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stockade=info,aws_config=error"));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
     tracing::debug!(%role, "begins");
 }

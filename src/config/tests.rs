@@ -333,10 +333,14 @@ fn a_reload_leaves_running_jails_alone() {
     let (old, mut new) = (good(SAMPLE), good(SAMPLE));
     new.jail.memory = 1 << 31;
     new.access.deny_users = vec![crate::identity::Pattern::new("bob")];
+    new.ssh.linger += std::time::Duration::from_secs(1);
     assert_eq!(old.fixed_against(&new), Vec::<&str>::new());
     new.jail.max_jails = 5;
     new.roles.gate.uid = 5;
-    assert_eq!(old.fixed_against(&new), ["jail.max_jails", "roles"]);
+    new.ssh.max_sessions += 1;
+    assert_eq!(old.fixed_against(&new), ["ssh.max_sessions", "roles.gate", "jail.max_jails"]);
+    new.aws = None;
+    assert!(old.fixed_against(&new).contains(&"[aws]".to_owned()));
 }
 
 proptest::proptest! {

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, statfs, unlinkat};
 
@@ -14,6 +15,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
 /// `CGROUP2_SUPER_MAGIC`
 const CGROUP2: i64 = 0x6367_7270;
+
+/// How long a start waits for what a killed jailer left.
+const SWEEP: Duration = Duration::from_secs(3);
 
 /// The directories below which jails get theirs.
 #[derive(Debug)]
@@ -114,8 +118,21 @@ impl Cgroups {
         }
     }
 
-    /// What a killed jailer left: its jails died with it, their directories did not.
+    /// What a killed jailer left: its jails die with it, their directories do not. Waits for the last of their processes,
+    /// whose uids the first new jail would get.
     fn sweep(&self) {
+        let since = Instant::now();
+        while !self.is_swept() {
+            if since.elapsed() > SWEEP {
+                eprintln!("stockade: jailer: processes of a former jailer's jails do not end; their cgroups stay");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn is_swept(&self) -> bool {
+        let mut swept = true;
         for parent in self.v1.iter().map(|(_, parent)| parent).chain(&self.v2) {
             let Ok(entries) = rustix::fs::Dir::read_from(parent) else { continue };
             for entry in entries.flatten() {
@@ -124,10 +141,11 @@ impl Cgroups {
                     if let Ok(left) = openat(parent, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
                         let _ = write(&left, "cgroup.kill", "1");
                     }
-                    let _ = unlinkat(parent, name, AtFlags::REMOVEDIR);
+                    swept &= unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok();
                 }
             }
         }
+        swept
     }
 }
 

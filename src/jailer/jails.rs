@@ -238,7 +238,10 @@ impl Jailer {
         self.remember(session);
         self.tell(Role::Porter, JailerToPorter::Gone { session }, Vec::new());
         self.tell(Role::Tally, JailerToTally::Gone { session }, Vec::new());
-        self.tell(Role::Warden, JailerToWarden::Gone { session }, Vec::new());
+        match self.roles.contains_key(&Role::Warden) {
+            true => self.tell(Role::Warden, JailerToWarden::Gone { session }, Vec::new()),
+            false => self.mourned.push((session, jail.user, jail.note)),
+        }
     }
 
     fn remember(&mut self, session: SessionId) {

@@ -11,6 +11,8 @@ use crate::privsep::link::{LinkError, pair, recv_packet};
 use crate::privsep::message::{JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden, Number};
 use crate::session::SessionId;
 
+const DIED: &str = "the jail's first process died";
+
 impl Jailer {
     pub(super) fn hear_jail(&mut self, session: SessionId) {
         let Some(jail) = self.jails.get_mut(&session) else { return };
@@ -29,6 +31,10 @@ impl Jailer {
             Ok(_) | Err(_) => {
                 if let Some(control) = jail.control.take() {
                     self.watch.remove(Source::Jail(session), &control);
+                }
+                // Whether this or its death is heard of first.
+                if jail.stage == Stage::Building {
+                    jail.fault.get_or_insert_with(|| DIED.into());
                 }
                 jail.kill();
             }
@@ -141,9 +147,8 @@ impl Jailer {
         while self.jails.get(&session).is_some_and(|jail| jail.control.is_some()) {
             self.hear_jail(session);
         }
-        if was == Stage::Building {
-            let fault = self.jails.get(&session).and_then(|jail| jail.fault.clone());
-            let reason = fault.unwrap_or_else(|| "the jail's first process died".into());
+        let fault = self.jails.get(&session).and_then(|jail| jail.fault.clone());
+        if let Some(reason) = fault.or_else(|| (was == Stage::Building).then(|| DIED.into())) {
             eprintln!("stockade: jailer: {session}: {reason}");
             self.tell(Role::Warden, JailerToWarden::Failed { session, reason }, Vec::new());
         }

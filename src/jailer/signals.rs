@@ -47,8 +47,8 @@ impl Jailer {
                 self.event(Event::ConfigurationLoaded { digest: self.plan.digest.clone() });
                 eprintln!("stockade: jailer: a new configuration is in force");
             }
-            Err(NoPlan::Refused(_)) => {
-                self.event(Event::ConfigurationRefused { reason: "it has mistakes; the log shows them".into() });
+            Err(NoPlan::Refused { reason, .. }) => {
+                self.event(Event::ConfigurationRefused { reason });
                 eprintln!("stockade: jailer: the former configuration stays");
             }
             Err(NoPlan::Fault(fault)) => {
@@ -89,8 +89,9 @@ impl Jailer {
         if !self.roles.is_empty() && !late {
             return None;
         }
-        for (cgroup, _) in &self.resting {
-            self.cgroups.remove(cgroup);
+        // The house is kept once more a moment later.
+        if !self.resting.is_empty() && !late {
+            return None;
         }
         self.cgroups.close();
         self.homes.close();

@@ -15,6 +15,7 @@ use super::roles::Running;
 use super::start::sealed;
 use super::watch::{Source, Watch};
 use crate::audit::Event;
+use crate::identity::Principal;
 use crate::privsep::Role;
 use crate::privsep::link::{LinkError, decode, encode, pair, recv_packet};
 use crate::privsep::message::{FromJailer, JailerToKeeper, JailerToWarden, Message, WardenToJailer};
@@ -48,6 +49,9 @@ pub struct Jailer {
     /// Cgroups that were still busy when their jail was gone, and the slots that rest with them.
     pub(super) resting: Vec<(Cgroup, u32)>,
     pub(super) gone: VecDeque<SessionId>,
+    /// What went while there was no warden to tell: it told audit and recorder of the beginning, its successor must of the
+    /// end.
+    pub(super) mourned: Vec<(SessionId, Principal, Vec<u8>)>,
     pub(super) stopping: Option<Instant>,
     /// What happened while there was no keeper to tell.
     pub(super) untold: VecDeque<Event>,
@@ -81,6 +85,7 @@ impl Jailer {
             jails: BTreeMap::new(),
             resting: Vec::new(),
             gone: VecDeque::new(),
+            mourned: Vec::new(),
             stopping: None,
             untold: VecDeque::new(),
         })
@@ -176,14 +181,26 @@ impl Jailer {
 
     /// What a role that was started again must know of the jails.
     fn tell_what_stands(&mut self, role: Role) {
-        let standing: Vec<SessionId> =
-            self.jails.iter().filter(|(_, jail)| jail.stage == Stage::Standing).map(|(id, _)| *id).collect();
+        // A jail on its way out is the warden's affair until it is gone.
+        let told = |jail: &Jail| match jail.stage {
+            Stage::Standing => true,
+            Stage::Ending => role == Role::Warden,
+            Stage::Building => false,
+        };
+        let standing: Vec<SessionId> = self.jails.iter().filter(|(_, jail)| told(jail)).map(|(id, _)| *id).collect();
         for session in standing {
             match role {
                 Role::Porter => self.open_doors(session),
                 Role::Tally => self.watch_execs(session),
                 Role::Warden => self.tell_running(session),
                 Role::Keeper | Role::Gate => {}
+            }
+        }
+        if role == Role::Warden {
+            for (session, user, note) in std::mem::take(&mut self.mourned) {
+                let running = JailerToWarden::Running { session, user, note, numbers: Vec::new() };
+                self.tell(Role::Warden, running, Vec::new());
+                self.tell(Role::Warden, JailerToWarden::Gone { session }, Vec::new());
             }
         }
     }

@@ -5,7 +5,7 @@
 mod channel;
 mod login;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::sync::mpsc;
 
@@ -26,6 +26,9 @@ use crate::privsep::message::{
 };
 use crate::session::SessionId;
 
+/// Events that wait for a keeper.
+const MOST_UNTOLD: usize = 1024;
+
 /// The exit status of a session that cannot be recorded; ssh itself uses 255.
 const UNRECORDED: u32 = 254;
 /// The exit status of a session that cannot be had for another reason.
@@ -40,6 +43,10 @@ pub struct Court<J, S> {
     jailer: Outbox<WardenToJailer>,
     gate: Option<Outbox<WardenToGate>>,
     keeper: Option<Outbox<WardenToKeeper>>,
+    /// Which keeper it is: the end of a former one's link may be heard of late.
+    reign: u64,
+    /// What happened while there was no keeper to tell.
+    untold: VecDeque<Event>,
     porter: Option<Outbox<WardenToPorter>>,
     term: Term,
     /// The connections there were when this gate began to speak with us.
@@ -58,6 +65,8 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             jailer,
             gate: None,
             keeper: None,
+            reign: 0,
+            untold: VecDeque::new(),
             porter: None,
             term: 0,
             alive: None,
@@ -100,8 +109,12 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.term
     }
 
-    pub fn met_keeper(&mut self, keeper: Outbox<WardenToKeeper>) {
+    pub fn met_keeper(&mut self, keeper: Outbox<WardenToKeeper>) -> u64 {
+        self.lost_keeper(self.reign);
         self.keeper = Some(keeper);
+        self.reign += 1;
+        std::mem::take(&mut self.untold).into_iter().for_each(|event| self.event(event));
+        self.reign
     }
 
     pub fn met_porter(&mut self, porter: Outbox<WardenToPorter>) {
@@ -125,8 +138,19 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
-    pub fn lost_keeper(&mut self) {
-        self.keeper = None;
+    pub fn lost_keeper(&mut self, reign: u64) {
+        if reign != self.reign {
+            return;
+        }
+        let Some(keeper) = self.keeper.take() else { return };
+        let post = self.post.clone();
+        tokio::spawn(async move {
+            for message in keeper.unsaid().await {
+                if let WardenToKeeper::Event(event) = message {
+                    let _ = post.send(Post::Event(event)).await;
+                }
+            }
+        });
         for session in self.sessions.values_mut() {
             session.ending.get_or_insert_with(|| "the recorder died".into());
         }
@@ -153,8 +177,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.keeper.as_ref().is_some_and(|keeper| keeper.say(message))
     }
 
-    pub fn event(&self, event: Event) {
-        self.say_keeper(WardenToKeeper::Event(event));
+    pub fn event(&mut self, event: Event) {
+        if self.say_keeper(WardenToKeeper::Event(event.clone())) {
+            return;
+        }
+        self.untold.push_back(event);
+        if self.untold.len() > MOST_UNTOLD {
+            self.untold.pop_front();
+        }
     }
 
     pub fn grant(&self, grant: WardenToPorter) {
@@ -219,10 +249,15 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             }
             JailerToWarden::Failed { session, reason } => {
                 tracing::error!(session.id = %session, reason, "a jail could not be made");
+                let reason = format!("no jail: {reason}");
+                // Before its channels are refused: a session without any ends for no reason of its own.
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.ending.get_or_insert_with(|| reason.clone());
+                }
                 let sentence =
                     format!("no jail could be made for this session ({session}); your administrators can see why");
                 self.refuse_all(session, &sentence, UNAVAILABLE);
-                self.over(session, &format!("no jail: {reason}"));
+                self.over(session, &reason);
             }
             JailerToWarden::Started { session, number } => self.started(session, number),
             JailerToWarden::NotStarted { session, number, reason } => {
@@ -285,7 +320,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     // ---- what the keeper tells ---------------------------------------------------------------------------------
 
-    pub fn hear_keeper(&mut self, message: KeeperToWarden) {
+    pub fn hear_keeper(&mut self, reign: u64, message: KeeperToWarden) {
+        if reign != self.reign {
+            return;
+        }
         match message {
             KeeperToWarden::Opened { session } => {
                 if let Some(known) = self.sessions.get_mut(&session) {

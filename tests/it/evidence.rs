@@ -200,6 +200,25 @@ fn hostile_text_stays_on_its_line() {
     assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'));
 }
 
+/// The default: the audit file lies in the state's directory, which is root's. Only the file is the keeper's.
+#[test]
+fn the_audit_may_lie_in_a_directory_of_roots() {
+    use std::os::unix::fs::MetadataExt;
+    let plan = Yard::new().user("alice");
+    let file = plan.path("state/audit.jsonl");
+    let yard = plan.config(&format!("audit.file = '{}'", file.display())).start();
+    assert_eq!(yard.ssh("alice").run("echo in").ok(), "in");
+    yard.audit().wait_for("SK2002I", |_| true);
+    let (directory, about) = (std::fs::metadata(yard.path("state")).unwrap(), std::fs::metadata(&file).unwrap());
+    assert_eq!((directory.uid(), directory.mode() & 0o022), (0, 0));
+    assert_ne!(about.uid(), 0);
+    assert_eq!(about.mode() & 0o777, 0o640);
+    yard.stop();
+    yard.restart();
+    yard.ssh("alice").run("true").ok();
+    until("the second session's end", || (yard.audit().of("SK2002I").len() == 2).then_some(()));
+}
+
 /// "no keeper, no login": while nothing can be recorded nobody is let in.
 #[test]
 fn recordings_and_audit_are_the_keepers_alone() {

@@ -5,10 +5,13 @@
 
 mod aws;
 mod configuration;
+mod demo;
 mod doors;
 mod evidence;
 mod exec;
+mod fences;
 mod jail;
+mod limits;
 mod paramiko;
 mod refused;
 mod roles;
