@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
+use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Compare, SeccompCondition as Condition,
     SeccompFilter, SeccompRule as Rule, TargetArch,
@@ -38,6 +38,7 @@ fn allowed() -> io::Result<Vec<Instruction>> {
     let mut rules: BTreeMap<i64, Vec<Rule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_ioctl, harmless_ioctl()?);
     rules.insert(libc::SYS_socket, local_sockets()?);
+    rules.insert(libc::SYS_socketpair, vec![rule(vec![family(AF_UNIX)?])?]);
     rules.insert(libc::SYS_clone, vec![rule(vec![compare(0, Compare::MaskedEq(CLONE_NEW), 0)?])?]);
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter =
@@ -55,15 +56,28 @@ fn harmless_ioctl() -> io::Result<Vec<Rule>> {
     Ok(vec![rule(conditions)?])
 }
 
-/// AF_VSOCK and AF_ALG are not bound to a network namespace; netlink families other than route have had too many holes.
+/// AF_VSOCK and AF_ALG are not bound to a network namespace; netlink families other than route have had too many holes,
+/// and so have the rarer protocols of the internet (SCTP, DCCP, UDP-Lite, MPTCP, L2TP): what a door speaks is TCP.
 fn local_sockets() -> io::Result<Vec<Rule>> {
-    let family = |family: i32| compare(0, Compare::Eq, u64::from(family.cast_unsigned()));
-    Ok(vec![
-        rule(vec![family(AF_UNIX)?])?,
-        rule(vec![family(AF_INET)?])?,
-        rule(vec![family(AF_INET6)?])?,
-        rule(vec![family(AF_NETLINK)?, compare(2, Compare::Eq, 0)?])?,
-    ])
+    let mut rules = vec![rule(vec![family(AF_UNIX)?])?, rule(vec![family(AF_NETLINK)?, protocol(0)?])?];
+    for internet in [AF_INET, AF_INET6] {
+        for (kind, only) in [(SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP)] {
+            for number in [0, only] {
+                // Above the type are SOCK_CLOEXEC and SOCK_NONBLOCK.
+                let kind = compare(1, Compare::MaskedEq(0xF), u64::from(kind.cast_unsigned()))?;
+                rules.push(rule(vec![family(internet)?, kind, protocol(number)?])?);
+            }
+        }
+    }
+    Ok(rules)
+}
+
+fn family(number: i32) -> io::Result<Condition> {
+    compare(0, Compare::Eq, u64::from(number.cast_unsigned()))
+}
+
+fn protocol(number: i32) -> io::Result<Condition> {
+    compare(2, Compare::Eq, u64::from(number.cast_unsigned()))
 }
 
 fn compare(argument: u8, how: Compare, value: u64) -> io::Result<Condition> {
@@ -121,7 +135,7 @@ const ALLOWED: &[i64] = &{
         SYS_sendmsg, SYS_sendto, SYS_setfsgid, SYS_setfsuid, SYS_setgid, SYS_setgroups, SYS_setitimer, SYS_setpgid,
         SYS_setpriority, SYS_setregid, SYS_setresgid, SYS_setresuid, SYS_setreuid, SYS_setrlimit, SYS_set_robust_list,
         SYS_setsid, SYS_setsockopt, SYS_set_thread_area, SYS_set_tid_address, SYS_setuid, SYS_setxattr, SYS_shmat,
-        SYS_shmctl, SYS_shmdt, SYS_shmget, SYS_shutdown, SYS_sigaltstack, SYS_signalfd, SYS_signalfd4, SYS_socketpair,
+        SYS_shmctl, SYS_shmdt, SYS_shmget, SYS_shutdown, SYS_sigaltstack, SYS_signalfd, SYS_signalfd4,
         SYS_splice, SYS_stat, SYS_statfs, SYS_statx, SYS_symlink, SYS_symlinkat, SYS_sync_file_range, SYS_sysinfo,
         SYS_tee, SYS_tgkill, SYS_time, SYS_timer_create, SYS_timer_delete, SYS_timer_getoverrun, SYS_timer_gettime,
         SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_gettime, SYS_timerfd_settime, SYS_times, SYS_tkill,
