@@ -27,6 +27,8 @@ pub struct Filters {
 }
 
 const USER_NOTIF: u32 = 0x7FC0_0000;
+/// linux/udp.h
+const UDP_ENCAP: i32 = 100;
 
 impl Filters {
     pub fn compile() -> io::Result<Self> {
@@ -39,6 +41,7 @@ fn allowed() -> io::Result<Vec<Instruction>> {
     rules.insert(libc::SYS_ioctl, harmless_ioctl()?);
     rules.insert(libc::SYS_socket, local_sockets()?);
     rules.insert(libc::SYS_socketpair, vec![rule(vec![family(AF_UNIX)?])?]);
+    rules.insert(libc::SYS_setsockopt, plain_options()?);
     rules.insert(libc::SYS_clone, vec![rule(vec![compare(0, Compare::MaskedEq(CLONE_NEW), 0)?])?]);
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter =
@@ -70,6 +73,17 @@ fn local_sockets() -> io::Result<Vec<Rule>> {
         }
     }
     Ok(rules)
+}
+
+/// No protocols that a socket turns into: the kernel's own TLS and its like, and ESP in UDP. Both have had their exploits.
+fn plain_options() -> io::Result<Vec<Rule>> {
+    let level = |how: Compare, number: i32| compare(1, how, u64::from(number.cast_unsigned()));
+    let but = |option: i32| compare(2, Compare::Ne, u64::from(option.cast_unsigned()));
+    Ok(vec![
+        rule(vec![level(Compare::Ne, IPPROTO_TCP)?, level(Compare::Ne, IPPROTO_UDP)?])?,
+        rule(vec![level(Compare::Eq, IPPROTO_TCP)?, but(libc::TCP_ULP)?])?,
+        rule(vec![level(Compare::Eq, IPPROTO_UDP)?, but(UDP_ENCAP)?])?,
+    ])
 }
 
 fn family(number: i32) -> io::Result<Condition> {
@@ -134,7 +148,7 @@ const ALLOWED: &[i64] = &{
         SYS_seccomp, SYS_select, SYS_semctl, SYS_semget, SYS_semop, SYS_semtimedop, SYS_sendfile, SYS_sendmmsg,
         SYS_sendmsg, SYS_sendto, SYS_setfsgid, SYS_setfsuid, SYS_setgid, SYS_setgroups, SYS_setitimer, SYS_setpgid,
         SYS_setpriority, SYS_setregid, SYS_setresgid, SYS_setresuid, SYS_setreuid, SYS_setrlimit, SYS_set_robust_list,
-        SYS_setsid, SYS_setsockopt, SYS_set_thread_area, SYS_set_tid_address, SYS_setuid, SYS_setxattr, SYS_shmat,
+        SYS_setsid, SYS_set_thread_area, SYS_set_tid_address, SYS_setuid, SYS_setxattr, SYS_shmat,
         SYS_shmctl, SYS_shmdt, SYS_shmget, SYS_shutdown, SYS_sigaltstack, SYS_signalfd, SYS_signalfd4,
         SYS_splice, SYS_stat, SYS_statfs, SYS_statx, SYS_symlink, SYS_symlinkat, SYS_sync_file_range, SYS_sysinfo,
         SYS_tee, SYS_tgkill, SYS_time, SYS_timer_create, SYS_timer_delete, SYS_timer_getoverrun, SYS_timer_gettime,

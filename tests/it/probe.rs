@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::yard::{STOCKADE, Yard};
+use crate::yard::{STOCKADE, Yard, until};
 
 /// The stable names; `!` marks what gives way to root outside of a jail on any kernel, which proves that it can fail.
 const NAMES: &str = include_str!("probe.txt");
@@ -91,4 +91,59 @@ sys.exit(subprocess.run([sys.argv[1], "probe", "--anyway", "--json"]).returncode
         assert!(said.contains(name), "{name} is not named on stderr: {said}");
     }
     assert_eq!(answers.len(), names().count());
+}
+
+/// CVE-2019-5736 and CVE-2024-21626: whoever enters a living jail can neither be looked into nor reached through, from
+/// its first moment until it is the user's own program.
+#[test]
+fn nobody_is_caught_entering_a_jail() {
+    let yard = Yard::new().user("alice").start();
+    let watch = r#"
+import os, sys
+caught, tries = set(), 0
+def inside(path):
+    return path.startswith("/") and os.path.lexists(path.removesuffix(" (deleted)"))
+while not os.path.exists("/tmp/stop"):
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit() or int(pid) == os.getpid():
+            continue
+        tries += 1
+        for name in ("exe", "cwd", "root"):
+            try:
+                path = os.readlink(f"/proc/{pid}/{name}")
+                if not inside(path) or name == "exe" and path == "/usr/local/bin/stockade":
+                    caught.add(f"{name} is {path}")
+            except OSError:
+                pass
+        try:
+            with open(f"/proc/{pid}/exe", "r+b"):
+                caught.add("exe was opened for writing")
+        except OSError:
+            pass
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                path = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if path.startswith("/") and not inside(path):
+                    caught.add(f"{fd} is {path}")
+        except OSError:
+            pass
+    if tries and not os.path.exists("/tmp/watching"):
+        open("/tmp/watching", "w").close()
+print(tries, sorted(caught))
+"#;
+    yard.ssh("alice").input(watch).run("cat > ~/watch.py").ok();
+    let path = format!("ControlPath={}", yard.path("mux").display());
+    let watcher =
+        yard.ssh("alice").option("ControlMaster=yes").option(&path).input("").begin("exec python3 ~/watch.py");
+    until("the master's socket", || yard.path("mux").exists().then_some(()));
+    let over = |command: &str| yard.ssh("alice").option(&path).option("ControlMaster=no").run(command).ok();
+    over("until [ -e /tmp/watching ]; do :; done");
+    for _ in 0..40 {
+        over("true");
+    }
+    over(": > /tmp/stop");
+    let said = watcher.wait().ok();
+    assert!(said.ends_with(" []"), "{said}");
+    let tries: usize = said.split(' ').next().unwrap().parse().unwrap();
+    assert!(tries > 1000, "the watcher looked only {tries} times");
 }

@@ -6,7 +6,7 @@ use libc::{
     SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM,
 };
 
-use super::attempt::Arg::{self, N, Room};
+use super::attempt::Arg::{self, N, Room, Text, Words};
 use super::attempt::Attempt::Call;
 use super::attempt::Row;
 
@@ -59,6 +59,22 @@ pub(super) const ROWS: &[Row] = &[
     row("socket-kcm", "KCM", &[N(41), N(DGRAM), N(0)]),
     row("socket-qipcrtr", "Qualcomm's router", &[N(42), N(DGRAM), N(0)]),
     row("socket-xdp", "XDP", &[N(44), N(RAW), N(0)]),
+    // On no descriptor: what the filter lets through the kernel answers with EBADF.
+    Row {
+        name: "tcp-ulp",
+        what: "make TLS of the kernel's of a socket",
+        attempt: Call(libc::SYS_setsockopt, &[N(u64::MAX), N(6), N(31), Text(c"tls"), N(3)]),
+    },
+    Row {
+        name: "tcp-ulp-high-bits",
+        what: "the same, bit 32 set",
+        attempt: Call(libc::SYS_setsockopt, &[N(u64::MAX), N(6 | HIGH), N(31 | HIGH), Text(c"tls"), N(3)]),
+    },
+    Row {
+        name: "udp-encap",
+        what: "make ESP of a socket",
+        attempt: Call(libc::SYS_setsockopt, &[N(u64::MAX), N(17), N(100), Words(&[2]), N(4)]),
+    },
     Row {
         name: "socketpair-tipc",
         what: "a pair of sockets of TIPC",
