@@ -72,7 +72,8 @@ fcntl.ioctl(inet, 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS: up
 inet.bind(("127.0.0.1", 80)); inet.listen()
 unix.bind(b"\0containerd-shim"); unix.listen()
 subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
-open("/run/docker.sock", "w").close()
+path = socket.socket(socket.AF_UNIX)
+path.bind("/run/docker.sock"); path.listen()
 sys.exit(subprocess.run([sys.argv[1], "probe", "--anyway", "--json"]).returncode)
 "#;
     let ran = Command::new("unshare")

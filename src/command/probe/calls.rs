@@ -2,8 +2,9 @@
 
 use libc::{
     SYS_chroot, SYS_clone, SYS_clone3, SYS_fsconfig, SYS_fsmount, SYS_fsopen, SYS_fspick, SYS_kcmp, SYS_kill,
-    SYS_mount, SYS_mount_setattr, SYS_move_mount, SYS_open_tree, SYS_pidfd_getfd, SYS_pivot_root, SYS_prlimit64,
-    SYS_process_madvise, SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace, SYS_setns, SYS_umount2, SYS_unshare,
+    SYS_migrate_pages, SYS_mount, SYS_mount_setattr, SYS_move_mount, SYS_move_pages, SYS_open_tree, SYS_pidfd_getfd,
+    SYS_pivot_root, SYS_prlimit64, SYS_process_madvise, SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace,
+    SYS_setns, SYS_umount2, SYS_unshare,
 };
 
 use super::attempt::Arg::{N, Room, Text, Words};
@@ -18,7 +19,7 @@ const HIGH: u64 = 1 << 32;
 const USER: u64 = libc::CLONE_NEWUSER as u64;
 const CHILD: u64 = libc::SIGCHLD as u64;
 /// Two propagations at once: rights are asked for first, and then there is no such change.
-const NO_PROPAGATION: u64 = (libc::MS_SHARED | libc::MS_PRIVATE) as u64;
+const NO_PROPAGATION: u64 = libc::MS_SHARED | libc::MS_PRIVATE;
 
 const fn unshare(name: &'static str, what: &'static str, flags: &'static [super::attempt::Arg]) -> Row {
     Row { name, what, attempt: Call(SYS_unshare, flags) }
@@ -77,6 +78,8 @@ pub(super) const ROWS: &[Row] = &[
         SYS_mount_setattr,
         &[N(HERE), Text(c"/"), N(0), Words(&[0, 0, 0, 0]), N(32)],
     ),
+    row("statmount", "statmount", 457, &[N(1), N(1), N(0), N(0)]),
+    row("listmount", "listmount", 458, &[N(1), N(1), N(0), N(0)]),
     // A tracer that ends lets go, and PTRACE_SEIZE stops nobody.
     row("ptrace-init", "trace process 1", SYS_ptrace, &[N(0x4206), N(1), N(0), N(0)]),
     row("ptrace-me", "be traced", SYS_ptrace, &[N(0)]),
@@ -93,6 +96,8 @@ pub(super) const ROWS: &[Row] = &[
         SYS_process_madvise,
         &[N(NO_DESCRIPTOR), N(1), N(1), N(0), N(0)],
     ),
+    row("move-pages", "move the memory of process 1", SYS_move_pages, &[N(1), N(0), N(0), N(0), N(0), N(0xFF)]),
+    row("migrate-pages", "migrate the memory of process 1", SYS_migrate_pages, &[N(1), N(0), N(1), N(1)]),
     row("kcmp", "compare kernel objects with process 1", SYS_kcmp, &[N(1), N(1), N(0), N(0), N(0)]),
     row("pidfd-getfd", "take a descriptor without a process", SYS_pidfd_getfd, &[N(NO_DESCRIPTOR), N(3), N(0)]),
     // Signal 0 only asks.

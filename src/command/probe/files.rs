@@ -99,8 +99,9 @@ fn read_only() -> Found {
             return Held(String::new());
         }
         let fields = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let options = fields.filter(|line| line.get(1) == Some(&path.as_str())).filter_map(|line| line.get(3).copied());
-        match options.last().is_some_and(|options| options.split(',').any(|option| option == "ro")) {
+        let mut options =
+            fields.filter(|line| line.get(1) == Some(&path.as_str())).filter_map(|line| line.get(3).copied());
+        match options.next_back().is_some_and(|options| options.split(',').any(|option| option == "ro")) {
             true => Held(String::new()),
             false => GaveWay(format!("{path} is not mounted read-only")),
         }

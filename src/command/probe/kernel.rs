@@ -11,10 +11,11 @@ use libc::{
 
 use super::attempt::Arg::{self, N, Room, Text, Words};
 use super::attempt::Attempt::{Call, Run};
-use super::attempt::{Found, Row, tried};
+use super::attempt::{Found, Row, all, tried};
+use crate::jailer::allows;
 use crate::sys::attempt::{Ended, call, call_i386};
 use crate::sys::clone::Alone;
-use crate::sys::seccomp::{ALLOW, Instruction, RETURN, X32, step};
+use crate::sys::seccomp::{ALLOW, FIRST_UNKNOWN, Instruction, RETURN, X32, step};
 
 const NO_DESCRIPTOR: u64 = u64::MAX;
 const HERE: u64 = libc::AT_FDCWD as u64;
@@ -92,6 +93,8 @@ pub(super) const ROWS: &[Row] = &[
     Row { name: "abi-x32", what: "a call of the x32 ABI", attempt: Run(x32) },
     Row { name: "abi-x32-unshare", what: "unshare by its x32 number", attempt: Run(x32_unshare) },
     Row { name: "abi-i386", what: "a call of the 32-bit ABI", attempt: Run(i386) },
+    Row { name: "calls-unlisted", what: "every call that is not on the jail's list", attempt: Run(unlisted) },
+    row("memfd-secret", "memfd_secret", 447, &[N(0xFFFF_FFFF)]),
     row("call-unknown", "a call newer than any list", 4000, &[]),
     Row { name: "notify-second", what: "take over the exec notifications", attempt: Run(second_listener) },
 ];
@@ -119,6 +122,19 @@ fn x32(alone: &Alone) -> Found {
 
 fn x32_unshare(alone: &Alone) -> Found {
     tried(call(alone, libc::SYS_unshare | i64::from(X32), [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0]))
+}
+
+/// With all arguments -1: an address at which there is nothing, a descriptor that is not open, flags that do not exist.
+fn unlisted(alone: &Alone) -> Found {
+    // uretprobe and uprobe: Linux asks no filter, and answers with SIGILL whoever is not sent there by a probe of its own.
+    const UNFILTERED: [i64; 2] = [335, 336];
+    let untried = |number: i64| allows(number) || UNFILTERED.contains(&number) || number == SYS_vhangup;
+    let calls = (0..i64::from(FIRST_UNKNOWN)).filter(|number| !untried(*number));
+    let one = |number: i64| match tried(call(alone, number, [u64::MAX; 6])) {
+        Found::GaveWay(found) => Found::GaveWay(format!("call {number}: {found}")),
+        held => held,
+    };
+    all(calls.map(one), "refused")
 }
 
 /// A kernel without this ABI kills as well, by SIGSEGV.

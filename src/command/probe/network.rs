@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::attempt::Attempt::Run;
@@ -26,6 +28,7 @@ pub(super) const ROWS: &[Row] = &[
     row("net-loopback", "the host's services on loopback", |_| loopback()),
     row("net-listeners", "listeners that are no doors", |_| listeners()),
     row("unix-abstract", "abstract sockets that are no doors", |_| abstract_sockets()),
+    row("unix-paths", "others' sockets in the file system", |_| sockets()),
     row("unix-engines", "sockets of container engines", |_| engines()),
 ];
 
@@ -131,7 +134,7 @@ fn own_listener(place: &SocketAddr) -> bool {
 fn abstract_sockets() -> Found {
     let Ok(text) = std::fs::read_to_string("/proc/net/unix") else { return GaveWay("/proc/net/unix: no".into()) };
     let names = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7)?.strip_prefix('@'));
-    all(names.filter(|name| *name != "stockade").map(|name| speak(name)), "there is only @stockade")
+    all(names.filter(|name| *name != "stockade").map(speak), "there is only @stockade")
 }
 
 /// Held where it is the user's own, or does not answer.
@@ -144,6 +147,29 @@ fn speak(name: &str) -> Found {
         Ok(peer) if peer.uid == rustix::process::getuid() && !peer.uid.is_root() => Held(String::new()),
         _ => GaveWay(format!("@{name} answers")),
     }
+}
+
+/// Where programs put them; a socket is found by what it is and not by its name.
+fn sockets() -> Found {
+    const MOST: usize = 50_000;
+    let own = rustix::process::getuid();
+    let mut look: Vec<PathBuf> =
+        ["/run", "/var", "/tmp", "/home", "/mnt", "/opt", "/srv", "/dev"].map(PathBuf::from).into();
+    let mut seen = 0;
+    while let Some(directory) = look.pop() {
+        for path in std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let Ok(about) = std::fs::symlink_metadata(&path) else { continue };
+            seen += 1;
+            match about.file_type() {
+                kind if kind.is_socket() && (own.is_root() || about.uid() != own.as_raw()) => {
+                    return GaveWay(format!("{} is there", path.display()));
+                }
+                kind if kind.is_dir() && seen < MOST => look.push(path),
+                _ => {}
+            }
+        }
+    }
+    Held(format!("none among {seen} files"))
 }
 
 fn engines() -> Found {
