@@ -23,8 +23,8 @@ use crate::sys::clone::Alone;
 /// Nothing was tried.
 const NOT_A_JAIL: u8 = 2;
 
-/// Try every way out of this jail that is known, and say what held. Exits with 1 if anything gave way, and with 2 outside
-/// of a jail
+/// Try every way out of this jail that is known, and say what held. Exits with 1 if anything gave way, and with 2
+/// outside of a jail
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// One JSON object a line

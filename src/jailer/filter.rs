@@ -75,7 +75,7 @@ fn local_sockets() -> io::Result<Vec<Rule>> {
     Ok(rules)
 }
 
-/// No protocols that a socket turns into: the kernel's own TLS and its like, and ESP in UDP. Both have had their exploits.
+/// No protocols that a socket turns into: the kernel's own TLS and its like, and ESP in UDP. Both had their exploits.
 fn plain_options() -> io::Result<Vec<Rule>> {
     let level = |how: Compare, number: i32| compare(1, how, u64::from(number.cast_unsigned()));
     let but = |option: i32| compare(2, Compare::Ne, u64::from(option.cast_unsigned()));

@@ -22,7 +22,7 @@ pub enum Ended {
 /// Makes one call of the native ABI (or of x32, which is a bit of the number).
 ///
 /// Arguments are plain numbers, addresses too: what the kernel writes, it writes into a copy of this process that never
-/// touches its memory again, so no number can make this unsound. Whether it harms the host is for the caller to think of.
+/// touches its memory again, so no number can make this unsound. Whether it harms the host is for the caller to know.
 pub fn call(alone: &Alone, number: i64, arguments: [u64; 6]) -> io::Result<Ended> {
     let [a, b, c, d, e, f] = arguments;
     let Some(child) = fork(alone)? else {

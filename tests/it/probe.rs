@@ -1,5 +1,5 @@
-//! Issue 4, item 5: "`stockade probe`, run inside a jail, tries the escape list ... and prints what held; it is a test and a
-//! feature."
+//! Issue 4, item 5: "`stockade probe`, run inside a jail, tries the escape list ... and prints what held; it is a test and
+//! a feature."
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

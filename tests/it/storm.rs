@@ -1,5 +1,5 @@
-//! Issue 4, bad input: "a jail that fork-bombs, fills memory, disk, inodes, opens 10,000 sockets to the door, floods the PTY
-//! with 1 GB: neighbours keep typing"; and "disk full under a running `yes`".
+//! Issue 4, bad input: "a jail that fork-bombs, fills memory, disk, inodes, opens 10,000 sockets to the door, floods the
+//! PTY with 1 GB: neighbours keep typing"; and "disk full under a running `yes`".
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -140,7 +140,7 @@ sys.stdin.read()
     alice.kill();
 }
 
-/// "floods the PTY with 1 GB": every byte arrives, and so do the neighbour's. The whole of it when `STOCKADE_SOAK` is set.
+/// "floods the PTY with 1 GB": every byte arrives, and so do the neighbour's. All of it when `STOCKADE_SOAK` is set.
 #[test]
 fn a_flooded_terminal_disturbs_nobody() {
     let mebibytes: usize = if std::env::var_os("STOCKADE_SOAK").is_some() { 1024 } else { 64 };
@@ -175,7 +175,7 @@ fn stress_ng() -> Vec<u8> {
     packed.stdout
 }
 
-/// "Debian's stress-ng is run in a jail while neighbours type": processors, memory, processes, disk, sockets, terminals,
+/// "Debian's stress-ng is run in a jail while neighbours type": processors, memory, forks, disk, sockets, terminals,
 /// and system calls with arguments that nobody means.
 #[test]
 fn stress_ng_disturbs_nobody() {

@@ -126,7 +126,7 @@ fn x32_unshare(alone: &Alone) -> Found {
 
 /// With all arguments -1: an address at which there is nothing, a descriptor that is not open, flags that do not exist.
 fn unlisted(alone: &Alone) -> Found {
-    // uretprobe and uprobe: Linux asks no filter, and answers with SIGILL whoever is not sent there by a probe of its own.
+    // uretprobe and uprobe: Linux asks no filter, and answers with SIGILL whoever is not sent by a probe of its own.
     const UNFILTERED: [i64; 2] = [335, 336];
     let untried = |number: i64| allows(number) || UNFILTERED.contains(&number) || number == SYS_vhangup;
     let calls = (0..i64::from(FIRST_UNKNOWN)).filter(|number| !untried(*number));
