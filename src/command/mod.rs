@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod doctor;
 pub mod image;
+pub mod probe;
 pub mod role;
 pub mod serve;
 pub mod session;

@@ -27,6 +27,7 @@ mod userns;
 mod watch;
 
 pub use fault::{Fault, Step};
+pub use filter::allows;
 pub use jail::instance_directory;
 pub use plan::{Account, Held, Limits, Plan};
 pub use rootfs::USER;

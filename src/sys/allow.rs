@@ -8,7 +8,7 @@ use std::io;
 
 use super::seccomp::{ALLOW, Instruction, JUMP_EQUAL, JUMP_GREATER_OR_EQUAL, LOAD, NUMBER_AT, RETURN, jump, step};
 
-const JUMP_IF_ANY_BIT: u16 = 0x45;
+const AND: u16 = 0x54;
 const EPERM: u32 = 0x0005_0000 | libc::EPERM as u32;
 /// `seccomp_data.args`, the low half of each.
 const ARGUMENTS_AT: u32 = 16;
@@ -19,7 +19,8 @@ const ARGUMENTS_AT: u32 = 16;
 pub enum If {
     Is(u8, u32),
     IsNot(u8, u32),
-    HasNone(u8, u32),
+    /// These bits of it are this number.
+    Masked(u8, u32, u32),
 }
 
 /// Which calls are allowed, and with which arguments; all others answer EPERM.
@@ -81,12 +82,15 @@ fn allowed_if(way: &[If]) -> Vec<Instruction> {
     let mut program = vec![step(RETURN, ALLOW)];
     for condition in way.iter().rev() {
         let rest = program.len() as u8;
-        let (argument, check) = match *condition {
-            If::Is(argument, value) => (argument, jump(JUMP_EQUAL, value, 0, rest)),
-            If::IsNot(argument, value) => (argument, jump(JUMP_EQUAL, value, rest, 0)),
-            If::HasNone(argument, bits) => (argument, jump(JUMP_IF_ANY_BIT, bits, rest, 0)),
+        let load = |argument: u8| step(LOAD, ARGUMENTS_AT + 8 * u32::from(argument));
+        let check = match *condition {
+            If::Is(argument, value) => vec![load(argument), jump(JUMP_EQUAL, value, 0, rest)],
+            If::IsNot(argument, value) => vec![load(argument), jump(JUMP_EQUAL, value, rest, 0)],
+            If::Masked(argument, bits, value) => {
+                vec![load(argument), step(AND, bits), jump(JUMP_EQUAL, value, 0, rest)]
+            }
         };
-        program.splice(0..0, [step(LOAD, ARGUMENTS_AT + 8 * u32::from(argument)), check]);
+        program.splice(0..0, check);
     }
     program
 }
@@ -130,7 +134,10 @@ mod tests {
                 }
                 JUMP_EQUAL => go(accumulator == k),
                 JUMP_GREATER_OR_EQUAL => go(accumulator >= k),
-                JUMP_IF_ANY_BIT => go(accumulator & k != 0),
+                AND => {
+                    accumulator &= k;
+                    0
+                }
                 RETURN => return k,
                 _ => panic!("{code:#x}"),
             }
@@ -152,7 +159,7 @@ mod tests {
         let list = AllowList::of(&[5, 6, 7])
             .only(6, [vec![If::Is(0, 1)], vec![If::Is(0, 16), If::Is(2, 0)]])
             .only(7, [vec![If::IsNot(1, 3), If::IsNot(1, 4)]])
-            .only(8, [vec![If::HasNone(0, 0xF0)]]);
+            .only(8, [vec![If::Masked(0, 0xF0, 0)]]);
         let program = list.compile().unwrap();
         let ask = |number, first: u64, second: u64, third: u64| {
             run(&program, number, [first, second, third, 0, 0, 0]) == ALLOW

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::yard::{Yard, until};
+use crate::yard::{Recording, Yard, until};
 
 /// "Every execve attempt is recorded by seccomp notification": in the audit and in the recording, with session and channel.
 #[test]
@@ -235,17 +235,17 @@ fn recordings_and_audit_are_the_keepers_alone() {
 }
 
 /// A small file system of its own for recordings.
-struct Small(tempfile::TempDir);
+pub struct Small(tempfile::TempDir);
 
 impl Small {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let flags = rustix::mount::MountFlags::empty();
         rustix::mount::mount("stockade", directory.path(), "tmpfs", flags, c"size=32m").unwrap();
         Self(directory)
     }
 
-    fn config(&self) -> String {
+    pub fn config(&self) -> String {
         format!(
             "recording.directory = '{}'\nrecording.warn_at = 60\nrecording.refuse_at = 80\nrecording.end_at = 90",
             self.0.path().display()
@@ -253,8 +253,18 @@ impl Small {
     }
 
     /// Something else takes this much of it.
-    fn fill(&self, mebibytes: usize) {
-        std::fs::write(self.0.path().join("filler"), vec![0; mebibytes << 20]).unwrap();
+    pub fn fill(&self, mebibytes: usize) {
+        // As much of it as there is room for.
+        let _ = std::fs::write(self.0.path().join("filler"), vec![0; mebibytes << 20]);
+    }
+
+    pub fn recording(&self, session: &str) -> Recording {
+        Recording::new(self.0.path().to_owned(), session)
+    }
+
+    /// As an operator does who has moved it elsewhere.
+    pub fn remove(&self, recording: &Recording) {
+        recording.files().iter().for_each(|file| std::fs::remove_file(file).unwrap());
     }
 }
 

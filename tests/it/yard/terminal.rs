@@ -122,6 +122,10 @@ impl Terminal {
     pub fn interrupt(&self) {
         super::signal(self.child.process_id().unwrap(), "INT");
     }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+    }
 }
 
 impl Drop for Terminal {
