@@ -1,10 +1,12 @@
 //! A typed end of a SOCK_SEQPACKET pair: one message a packet, its descriptors beside it.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -16,6 +18,11 @@ use crate::sys::watched::Watched;
 
 /// The longest packet: an exec request of 64 KiB and its environment fit, a flood does not.
 pub const LONGEST: usize = 128 * 1024;
+
+thread_local! {
+    /// Where packets arrive: fresh zeroed memory for each would cost more than the call.
+    static PACKET: RefCell<Vec<u8>> = RefCell::new(vec![0; LONGEST]);
+}
 
 /// The most descriptors beside one packet.
 const MOST_DESCRIPTORS: usize = 32;
@@ -58,9 +65,14 @@ pub fn recv_packet(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<Vec<O
 fn recv_at_most(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, longest: usize) -> Result<Vec<OwnedFd>, LinkError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    buffer.resize(longest, 0);
-    let got = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-        .map_err(|e| LinkError::Socket(e.into()))?;
+    let got = PACKET.with_borrow_mut(|packet| {
+        let place = packet.get_mut(..longest).ok_or(Errno::INVAL)?;
+        let got = recvmsg(socket, &mut [IoSliceMut::new(place)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        buffer.clear();
+        buffer.extend_from_slice(place.get(..got.bytes).unwrap_or_default());
+        Ok(got)
+    });
+    let got = got.map_err(|e: Errno| LinkError::Socket(e.into()))?;
     let mut descriptors = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
@@ -70,7 +82,6 @@ fn recv_at_most(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, longest: usize) ->
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(LinkError::Breach("a packet longer than allowed"));
     }
-    buffer.truncate(got.bytes);
     if buffer.is_empty() {
         return Err(LinkError::Closed);
     }
