@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod aws;
+mod clients;
 mod configuration;
 mod doors;
 mod evidence;
@@ -13,6 +14,7 @@ mod paramiko;
 mod refused;
 mod roles;
 mod rooms;
+mod sdks;
 mod shell;
 mod verbs;
 mod yard;

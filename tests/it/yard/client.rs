@@ -89,7 +89,8 @@ impl<'y> Ssh<'y> {
         command
     }
 
-    fn line(&self, rest: &[&str]) -> Vec<String> {
+    /// The whole command line.
+    pub fn line(&self, rest: &[&str]) -> Vec<String> {
         let known = format!("UserKnownHostsFile={}", self.yard.path("known_hosts").display());
         let mut line: Vec<String> =
             ["ssh", "-F", "none", "-p", &self.yard.port().to_string()].map(str::to_owned).to_vec();
@@ -142,8 +143,13 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 
 impl Begun {
     #[track_caller]
-    pub fn wait(mut self) -> Output {
-        let ended = within(PATIENCE, || self.child.try_wait().unwrap());
+    pub fn wait(self) -> Output {
+        self.wait_within(PATIENCE)
+    }
+
+    #[track_caller]
+    pub fn wait_within(mut self, patience: Duration) -> Output {
+        let ended = within(patience, || self.child.try_wait().unwrap());
         if ended.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -154,7 +160,7 @@ impl Begun {
             stdout,
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
         };
-        assert!(ended.is_some(), "a client did not end in {PATIENCE:?}: {output:?}");
+        assert!(ended.is_some(), "a client did not end in {patience:?}: {output:?}");
         output
     }
 
