@@ -40,6 +40,7 @@ pub struct Input {
 struct Waiting {
     data: VecDeque<BytesMut>,
     held: usize,
+    taken: u64,
     end: bool,
     size: Option<Size>,
     signals: VecDeque<String>,
@@ -109,6 +110,11 @@ impl Input {
         }
     }
 
+    /// Bytes that the program has been given.
+    pub fn taken(&self) -> u64 {
+        self.lock().taken
+    }
+
     pub fn crowded(&self) -> bool {
         self.lock().held > ENOUGH
     }
@@ -129,6 +135,7 @@ impl Waiting {
         }
         if let Some(data) = self.data.pop_front() {
             self.held -= data.len();
+            self.taken = self.taken.wrapping_add(data.len() as u64);
             return Some(Some(FromGate::Input(Bytes::from(data))));
         }
         self.end.then_some(None)
@@ -146,15 +153,29 @@ impl Waiting {
 pub struct Pace {
     beats: VecDeque<u32>,
     pause: u64,
+    taken: u64,
 }
 
 impl Pace {
-    /// The target from now on, after `channel` was reopened to `given`; `crowded` is asked of channels.
-    pub fn target(&mut self, channel: u32, given: u32, any: bool, crowded: impl Fn(u32) -> bool, cord: &Cord) -> u32 {
-        if !any {
+    /// Something other than a beat was read.
+    pub fn quicken(&mut self) {
+        self.pause = 0;
+    }
+
+    /// The target from now on, after `channel` was reopened to `given`; `taken` is what programs took of all channels if
+    /// any is crowded, and `crowded` is asked of channels.
+    pub fn target(
+        &mut self,
+        channel: u32,
+        given: u32,
+        taken: Option<u64>,
+        crowded: impl Fn(u32) -> bool,
+        cord: &Cord,
+    ) -> u32 {
+        let Some(taken) = taken else {
             *self = Self::default();
             return WINDOW;
-        }
+        };
         // Who should have come before and did not has nothing to send.
         if let Some(place) = self.beats.iter().position(|beat| *beat == channel) {
             self.beats.drain(..=place);
@@ -168,8 +189,10 @@ impl Pace {
             return SHARED;
         }
         if given == SHUT {
-            // Slow down the beat when nothing but beats is left to read.
-            self.pause = (self.pause * 2).clamp(1, LONGEST_PAUSE);
+            // Slow down the beat when nothing but beats is left to read. Room for output stands in line with the beats,
+            // and a client with a small window gives it in small parts, so each part must not cost a long pause.
+            let moves = std::mem::replace(&mut self.taken, taken) != taken;
+            self.pause = if moves { 0 } else { (self.pause * 2).clamp(1, LONGEST_PAUSE) };
             cord.pause(self.pause);
         }
         SHUT
