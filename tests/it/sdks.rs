@@ -21,7 +21,16 @@ struct Sdk {
 }
 
 const SDKS: &[Sdk] = &[
-    Sdk { name: "AWS CLI v1", brought: Some("awscli"), line: "AWS=~/awscli/run; CLI", asks_region: false, pods: true },
+    // It has no export-credentials, so the library inside it is asked, too.
+    Sdk {
+        name: "AWS CLI v1",
+        brought: Some("awscli"),
+        line: "~/awscli/run configure list >&2; PYTHONPATH=~/awscli python3 -c \
+               'from awscli.botocore.session import Session; s = Session(); c = s.get_credentials(); \
+               print(c.access_key, s.get_config_variable(\"region\"), c._expiry_time.isoformat())'",
+        asks_region: false,
+        pods: true,
+    },
     Sdk { name: "AWS CLI v2", brought: None, line: "AWS=aws; CLI", asks_region: true, pods: false },
     Sdk {
         name: "boto3",

@@ -30,6 +30,15 @@ def send_signal(channel, name):
     channel.get_transport()._send_user_message(message)
 
 
+def close_beside(channel, message, close=paramiko.Channel._handle_close):
+    # paramiko answers a close in the thread that reads. While it changes keys that thread then waits, for half a minute,
+    # for what only it could read; RFC 4253 section 7.1 lets a server close just then, before it has heard of the change.
+    threading.Thread(target=close, args=(channel, message), daemon=True).start()
+
+
+paramiko.Transport._channel_handler_table[97] = close_beside  # SSH_MSG_CHANNEL_CLOSE
+
+
 def main(ask):
     client = paramiko.SSHClient()
     client.load_host_keys(ask.known_hosts)
