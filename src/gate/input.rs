@@ -42,6 +42,7 @@ struct Waiting {
     held: usize,
     taken: u64,
     end: bool,
+    end_given: bool,
     size: Option<Size>,
     signals: VecDeque<String>,
 }
@@ -83,7 +84,7 @@ impl Input {
 
     /// Nobody takes input any more: what waits is dropped, what comes is not kept.
     pub fn shut(&self) {
-        *self.lock() = Waiting { end: true, ..Waiting::default() };
+        *self.lock() = Waiting { end: true, end_given: true, ..Waiting::default() };
     }
 
     pub fn resize(&self, size: Size) {
@@ -100,8 +101,9 @@ impl Input {
         self.more.notify_one();
     }
 
-    /// The next packet for the program; signals and sizes overtake data, for a program that no longer reads.
-    pub async fn next(&self) -> Option<FromGate> {
+    /// The next packet for the program; signals and sizes overtake data, for a program that no longer reads, and come
+    /// after its end: RFC 4254 section 5.3 ends the data, not the requests.
+    pub async fn next(&self) -> FromGate {
         loop {
             if let Some(next) = self.lock().next() {
                 return next;
@@ -125,20 +127,20 @@ impl Input {
 }
 
 impl Waiting {
-    /// `Some(None)`: the end was given out.
-    fn next(&mut self) -> Option<Option<FromGate>> {
+    fn next(&mut self) -> Option<FromGate> {
         if let Some(name) = self.signals.pop_front() {
-            return Some(Some(FromGate::Signal(name)));
+            return Some(FromGate::Signal(name));
         }
         if let Some(size) = self.size.take() {
-            return Some(Some(FromGate::Resize(size)));
+            return Some(FromGate::Resize(size));
         }
         if let Some(data) = self.data.pop_front() {
             self.held -= data.len();
             self.taken = self.taken.wrapping_add(data.len() as u64);
-            return Some(Some(FromGate::Input(Bytes::from(data))));
+            return Some(FromGate::Input(Bytes::from(data)));
         }
-        self.end.then_some(None)
+        let ends = self.end && !std::mem::replace(&mut self.end_given, self.end);
+        ends.then_some(FromGate::InputEnd)
     }
 }
 
@@ -213,7 +215,7 @@ mod tests {
         input.end();
         let mut got = Vec::new();
         let mut packets = 0;
-        while let Some(FromGate::Input(data)) = input.next().await {
+        while let FromGate::Input(data) = input.next().await {
             assert!(data.len() <= LONGEST_DATA);
             got.extend_from_slice(&data);
             packets += 1;
@@ -230,9 +232,13 @@ mod tests {
             input.resize(Size { columns, ..Size::default() });
         }
         input.signal("INT".into());
-        assert_eq!(input.next().await, Some(FromGate::Signal("INT".into())));
-        assert_eq!(input.next().await, Some(FromGate::Resize(Size { columns: 2, ..Size::default() })));
-        assert_eq!(input.next().await, Some(FromGate::Input(Bytes::from_static(b"x"))));
+        assert_eq!(input.next().await, FromGate::Signal("INT".into()));
+        assert_eq!(input.next().await, FromGate::Resize(Size { columns: 2, ..Size::default() }));
+        assert_eq!(input.next().await, FromGate::Input(Bytes::from_static(b"x")));
+        input.end();
+        assert_eq!(input.next().await, FromGate::InputEnd);
+        input.signal("USR1".into());
+        assert_eq!(input.next().await, FromGate::Signal("USR1".into()), "after the end of the data, too");
     }
 
     #[test]

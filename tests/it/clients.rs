@@ -271,13 +271,16 @@ fn every_client_has_a_shell() {
             "{}",
             client.name
         );
+        terminal.prompt();
         assert_eq!(terminal.shell("echo 'äöü — 日本語 🦀'"), "äöü — 日本語 🦀", "{}", client.name);
+        terminal.prompt();
         terminal.enter("sleep 500");
         terminal.wait_for("sleep 500\r\n");
         yard.foreground("sleep 500");
         terminal.type_text("\u{3}");
         terminal.prompt();
         assert_eq!(terminal.shell("echo $?"), "130", "{}", client.name);
+        terminal.prompt();
         terminal.enter("exit 6");
         assert_eq!(terminal.end(), 6, "{}", client.name);
         drop(terminal);
