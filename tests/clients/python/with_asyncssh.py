@@ -14,9 +14,11 @@ async def main(ask):
         config=None, agent_path=None, **more,
     ) as client:
         terminal = {"term_type": os.environ["TERM"], "term_size": (80, 24)} if ask.pty else {}
-        streams = {} if ask.signal else {"stdin": sys.stdin.buffer, "stdout": sys.stdout.buffer}
+        # Copies: asyncssh closes what it was given.
+        copy = lambda number, mode: os.fdopen(os.dup(number), mode, buffering=0)
+        streams = {} if ask.signal else {"stdin": copy(0, "rb"), "stdout": copy(1, "wb")}
         process = await client.create_process(
-            ask.command, encoding=None, stderr=sys.stderr.buffer, **streams, **terminal
+            ask.command, encoding=None, stderr=copy(2, "wb"), **streams, **terminal
         )
         if ask.signal:
             sys.stdout.buffer.write(await process.stdout.read(100))
