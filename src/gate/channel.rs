@@ -12,7 +12,7 @@ use super::input::Input;
 use super::streams::Streams;
 use super::warden::Verdict;
 use crate::privsep::link::LinkError;
-use crate::privsep::stream::{FromGate, FromKeeper, GateEnd};
+use crate::privsep::stream::{FromKeeper, GateEnd};
 use crate::session::SessionId;
 
 /// How long a jail may take to be built and its program to start.
@@ -92,13 +92,8 @@ impl Errand {
 
     /// Input, as fast as the keeper takes it. Never ends by itself: the program's end is the keeper's to tell.
     async fn feed(&self, stream: &GateEnd) {
-        while let Some(packet) = self.input.next().await {
-            if stream.send(&packet).await.is_err() {
-                self.input.shut();
-                break;
-            }
-        }
-        let _ = stream.send(&FromGate::InputEnd).await;
+        while stream.send(&self.input.next().await).await.is_ok() {}
+        self.input.shut();
         std::future::pending().await
     }
 

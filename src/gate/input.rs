@@ -40,7 +40,9 @@ pub struct Input {
 struct Waiting {
     data: VecDeque<BytesMut>,
     held: usize,
+    taken: u64,
     end: bool,
+    end_given: bool,
     size: Option<Size>,
     signals: VecDeque<String>,
 }
@@ -82,7 +84,7 @@ impl Input {
 
     /// Nobody takes input any more: what waits is dropped, what comes is not kept.
     pub fn shut(&self) {
-        *self.lock() = Waiting { end: true, ..Waiting::default() };
+        *self.lock() = Waiting { end: true, end_given: true, ..Waiting::default() };
     }
 
     pub fn resize(&self, size: Size) {
@@ -99,14 +101,20 @@ impl Input {
         self.more.notify_one();
     }
 
-    /// The next packet for the program; signals and sizes overtake data, for a program that no longer reads.
-    pub async fn next(&self) -> Option<FromGate> {
+    /// The next packet for the program; signals and sizes overtake data, for a program that no longer reads, and come
+    /// after its end: RFC 4254 section 5.3 ends the data, not the requests.
+    pub async fn next(&self) -> FromGate {
         loop {
             if let Some(next) = self.lock().next() {
                 return next;
             }
             self.more.notified().await;
         }
+    }
+
+    /// Bytes that the program has been given.
+    pub fn taken(&self) -> u64 {
+        self.lock().taken
     }
 
     pub fn crowded(&self) -> bool {
@@ -119,19 +127,20 @@ impl Input {
 }
 
 impl Waiting {
-    /// `Some(None)`: the end was given out.
-    fn next(&mut self) -> Option<Option<FromGate>> {
+    fn next(&mut self) -> Option<FromGate> {
         if let Some(name) = self.signals.pop_front() {
-            return Some(Some(FromGate::Signal(name)));
+            return Some(FromGate::Signal(name));
         }
         if let Some(size) = self.size.take() {
-            return Some(Some(FromGate::Resize(size)));
+            return Some(FromGate::Resize(size));
         }
         if let Some(data) = self.data.pop_front() {
             self.held -= data.len();
-            return Some(Some(FromGate::Input(Bytes::from(data))));
+            self.taken = self.taken.wrapping_add(data.len() as u64);
+            return Some(FromGate::Input(Bytes::from(data)));
         }
-        self.end.then_some(None)
+        let ends = self.end && !std::mem::replace(&mut self.end_given, self.end);
+        ends.then_some(FromGate::InputEnd)
     }
 }
 
@@ -146,15 +155,29 @@ impl Waiting {
 pub struct Pace {
     beats: VecDeque<u32>,
     pause: u64,
+    taken: u64,
 }
 
 impl Pace {
-    /// The target from now on, after `channel` was reopened to `given`; `crowded` is asked of channels.
-    pub fn target(&mut self, channel: u32, given: u32, any: bool, crowded: impl Fn(u32) -> bool, cord: &Cord) -> u32 {
-        if !any {
+    /// Something other than a beat was read.
+    pub fn quicken(&mut self) {
+        self.pause = 0;
+    }
+
+    /// The target from now on, after `channel` was reopened to `given`; `taken` is what programs took of all channels if
+    /// any is crowded, and `crowded` is asked of channels.
+    pub fn target(
+        &mut self,
+        channel: u32,
+        given: u32,
+        taken: Option<u64>,
+        crowded: impl Fn(u32) -> bool,
+        cord: &Cord,
+    ) -> u32 {
+        let Some(taken) = taken else {
             *self = Self::default();
             return WINDOW;
-        }
+        };
         // Who should have come before and did not has nothing to send.
         if let Some(place) = self.beats.iter().position(|beat| *beat == channel) {
             self.beats.drain(..=place);
@@ -168,8 +191,10 @@ impl Pace {
             return SHARED;
         }
         if given == SHUT {
-            // Slow down the beat when nothing but beats is left to read.
-            self.pause = (self.pause * 2).clamp(1, LONGEST_PAUSE);
+            // Slow down the beat when nothing but beats is left to read. Room for output stands in line with the beats,
+            // and a client with a small window gives it in small parts, so each part must not cost a long pause.
+            let moves = std::mem::replace(&mut self.taken, taken) != taken;
+            self.pause = if moves { 0 } else { (self.pause * 2).clamp(1, LONGEST_PAUSE) };
             cord.pause(self.pause);
         }
         SHUT
@@ -190,7 +215,7 @@ mod tests {
         input.end();
         let mut got = Vec::new();
         let mut packets = 0;
-        while let Some(FromGate::Input(data)) = input.next().await {
+        while let FromGate::Input(data) = input.next().await {
             assert!(data.len() <= LONGEST_DATA);
             got.extend_from_slice(&data);
             packets += 1;
@@ -207,9 +232,13 @@ mod tests {
             input.resize(Size { columns, ..Size::default() });
         }
         input.signal("INT".into());
-        assert_eq!(input.next().await, Some(FromGate::Signal("INT".into())));
-        assert_eq!(input.next().await, Some(FromGate::Resize(Size { columns: 2, ..Size::default() })));
-        assert_eq!(input.next().await, Some(FromGate::Input(Bytes::from_static(b"x"))));
+        assert_eq!(input.next().await, FromGate::Signal("INT".into()));
+        assert_eq!(input.next().await, FromGate::Resize(Size { columns: 2, ..Size::default() }));
+        assert_eq!(input.next().await, FromGate::Input(Bytes::from_static(b"x")));
+        input.end();
+        assert_eq!(input.next().await, FromGate::InputEnd);
+        input.signal("USR1".into());
+        assert_eq!(input.next().await, FromGate::Signal("USR1".into()), "after the end of the data, too");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::aws::Bed;
 use crate::yard::{Plan, Terminal, Yard, until, within};
 
 /// A bastion with the bed as its AWS; the jail's own calls do not reach it, as they reach nothing.
-fn yard(bed: &Bed) -> Plan {
+pub fn yard(bed: &Bed) -> Plan {
     let role = "arn:aws:iam::123456789012:role/bastion/{user}";
     let mut plan =
         Yard::new().config(&format!("aws.region = 'us-east-1'\naws.role = '{role}'\njail.memory = '512MiB'"));
@@ -77,7 +77,7 @@ fn sts_sees_the_session_and_the_user() {
 }
 
 /// boto3 and what it needs, from the bed's own environment, without the descriptions of hundreds of services.
-fn boto3() -> Vec<u8> {
+pub fn boto3() -> Vec<u8> {
     let python = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed/venv")).output().unwrap();
     let packed = Command::new("sh")
         .args([

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod aws;
+mod clients;
 mod configuration;
 mod demo;
 mod doors;
@@ -17,6 +18,7 @@ mod probe;
 mod refused;
 mod roles;
 mod rooms;
+mod sdks;
 mod shell;
 mod storm;
 mod verbs;

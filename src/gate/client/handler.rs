@@ -191,11 +191,22 @@ impl Handler for Client {
         Ok(())
     }
 
+    async fn window_adjusted(
+        &mut self,
+        _channel: ChannelId,
+        _new_size: u32,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.pace.quicken();
+        Ok(())
+    }
+
     fn adjust_window(&mut self, channel: ChannelId, current: u32) -> u32 {
         let any = self.channels.values().any(|open| open.input.crowded());
         let channels = &self.channels;
+        let taken = any.then(|| channels.values().fold(0_u64, |all, open| all.wrapping_add(open.input.taken())));
         let crowded = |number| channels.iter().any(|(id, open)| u32::from(*id) == number && open.input.crowded());
-        self.pace.target(channel.into(), current, any, crowded, &self.cord)
+        self.pace.target(channel.into(), current, taken, crowded, &self.cord)
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {

@@ -89,7 +89,8 @@ impl<'y> Ssh<'y> {
         command
     }
 
-    fn line(&self, rest: &[&str]) -> Vec<String> {
+    /// The whole command line.
+    pub fn line(&self, rest: &[&str]) -> Vec<String> {
         let known = format!("UserKnownHostsFile={}", self.yard.path("known_hosts").display());
         let mut line: Vec<String> =
             ["ssh", "-F", "none", "-p", &self.yard.port().to_string()].map(str::to_owned).to_vec();
