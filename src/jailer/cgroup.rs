@@ -96,6 +96,7 @@ impl Cgroups {
             if self.v1.is_empty() {
                 write(&own, "pids.max", &limits.pids.to_string())?;
                 write(&own, "memory.max", &limits.memory.to_string())?;
+                // memory.oom.group stays 0, as it is on version 1: who eats too much dies, the user's shell lives.
                 // A host without swap has no such file, and nothing to limit.
                 let _ = write(&own, "memory.swap.max", "0");
                 write(&own, "cpu.max", &format!("{} 100000", limits.cpu))?;
