@@ -1,5 +1,7 @@
 //! A cgroup per jail: version 2 where it has the controllers, else version 1 beside an empty version 2 directory, which
 //! still gives birth into the cgroup and a kill of all in it at once.
+//!
+//! On version 2 a cgroup has one keeper: below systemd the jails' lie in the unit's own, which must be delegated to us.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,6 +15,8 @@ use super::plan::Limits;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
+/// Where the jailer and the roles are when the cgroup they were started in is to have others below it.
+const OURS: &str = "bastion";
 /// `CGROUP2_SUPER_MAGIC`
 const CGROUP2: i64 = 0x6367_7270;
 
@@ -46,9 +50,10 @@ impl Cgroups {
         let is_v2 = |path: &str| statfs(path).is_ok_and(|fs| fs.f_type == CGROUP2);
         let mut cgroups = Self { v1: Vec::new(), v2: None, _quick: None };
         if is_v2(ROOT) {
-            delegate(&PathBuf::from(ROOT))?;
-            cgroups.v2 = Some(directory(&PathBuf::from(ROOT).join(&name))?);
-            delegate(&PathBuf::from(ROOT).join(&name))?;
+            let base = base()?;
+            delegate(&base)?;
+            cgroups.v2 = Some(directory(&base.join(&name))?);
+            delegate(&base.join(&name))?;
         } else {
             for controller in CONTROLLERS {
                 cgroups.v1.push((controller, directory(&PathBuf::from(ROOT).join(controller).join(&name))?));
@@ -91,6 +96,7 @@ impl Cgroups {
             if self.v1.is_empty() {
                 write(&own, "pids.max", &limits.pids.to_string())?;
                 write(&own, "memory.max", &limits.memory.to_string())?;
+                // memory.oom.group stays 0, as it is on version 1: who eats too much dies, the user's shell lives.
                 // A host without swap has no such file, and nothing to limit.
                 let _ = write(&own, "memory.swap.max", "0");
                 write(&own, "cpu.max", &format!("{} 100000", limits.cpu))?;
@@ -200,9 +206,42 @@ fn quick_moves() -> rustix::io::Result<OwnedFd> {
 
 const LIMIT: &str = "set a limit of the jail's cgroup";
 
+/// The version 2 cgroup below which the bastion's own is made: the one we are in where it was given to us, else the root.
+/// A cgroup that limits others has no processes itself, so there we move aside; only the machine's root is exempt.
+fn base() -> Result<PathBuf, Fault> {
+    let text = fs_err::read_to_string("/proc/self/cgroup").step("find the jailer's cgroup")?;
+    let own = own(&text).ok_or_else(|| Fault::new("find the jailer's cgroup", "/proc/self/cgroup does not say"))?;
+    let base = if is_delegated(&own) { own.clone() } else { PathBuf::from(ROOT) };
+    if own == base && base.join("cgroup.events").exists() {
+        let aside = directory(&base.join(OURS))?;
+        write(&aside, "cgroup.procs", "0")?;
+    }
+    Ok(base)
+}
+
+/// Where the process with this `/proc/PID/cgroup` is in version 2.
+fn own(text: &str) -> Option<PathBuf> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(PathBuf::from(ROOT).join(path))
+}
+
+/// systemd marks what its manager will not touch.
+fn is_delegated(path: &std::path::Path) -> bool {
+    ["trusted.delegate", "user.delegate"].into_iter().any(|name| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(path, name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
+    })
+}
+
 fn delegate(path: &std::path::Path) -> Result<(), Fault> {
-    let own = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step(LIMIT)?;
-    write(&own, "cgroup.subtree_control", "+pids +memory +cpu")
+    let own = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open a cgroup")?;
+    write(&own, "cgroup.subtree_control", "+pids +memory +cpu").map_err(|fault| {
+        let place = path.display();
+        Fault::new(
+            "limit jails below a cgroup",
+            format!("{place}: {}; start the bastion as a systemd unit with Delegate=pids memory cpu", fault.error),
+        )
+    })
 }
 
 fn directory(path: &std::path::Path) -> Result<OwnedFd, Fault> {
@@ -231,4 +270,17 @@ fn write(directory: &OwnedFd, file: &str, value: &str) -> Result<(), Fault> {
     let file = openat(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(LIMIT)?;
     rustix::io::write(file, value.as_bytes()).step(LIMIT)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_cgroup_is_version_2s() {
+        let hybrid = "3:pids:/x\n0::/system.slice/stockade.service\n";
+        assert_eq!(own(hybrid), Some("/sys/fs/cgroup/system.slice/stockade.service".into()));
+        assert_eq!(own("0::/\n"), Some("/sys/fs/cgroup".into()));
+        assert_eq!(own("3:pids:/x\n"), None);
+    }
 }

@@ -15,6 +15,7 @@ pub mod home;
 mod jail;
 mod jails;
 mod modes;
+mod notice;
 mod plan;
 mod reports;
 mod rights;

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use super::notice::{self, Notice};
 use super::plan::Plan;
 use super::roles::Running;
 use super::start::{NoPlan, load};
@@ -63,6 +64,7 @@ impl Jailer {
             return;
         }
         self.stopping = Some(Instant::now());
+        notice::give(Notice::Stopping);
         if let Some(gate) = self.roles.get(&Role::Gate) {
             gate.kill();
         }

@@ -10,6 +10,7 @@ use super::fault::{Fault, Step};
 use super::filter::Filters;
 use super::home::Homes;
 use super::jail::{Jail, Stage, reap};
+use super::notice::{self, Notice};
 use super::plan::{Held, Plan};
 use super::roles::Running;
 use super::start::sealed;
@@ -99,6 +100,7 @@ impl Jailer {
         }
         self.event(Event::Started { version: env!("CARGO_PKG_VERSION").into() });
         self.event(Event::ConfigurationLoaded { digest: self.plan.digest.clone() });
+        notice::give(Notice::Ready);
         loop {
             for number in self.watch.wait(Duration::from_millis(500)).step("wait for events")? {
                 // Handling one event may have removed the source of another of the same batch.

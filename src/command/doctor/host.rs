@@ -73,21 +73,27 @@ fn seccomp() -> Check {
 
 fn filesystems() -> Check {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    // What mount(2) asks for the kernel loads by itself.
+    let modules = fs::read_to_string(format!("/lib/modules/{release}/modules.dep")).unwrap_or_default();
     let wanted = ["overlay", "ext4", "tmpfs", "devpts"];
-    let lacking: Vec<&str> = wanted
-        .into_iter()
-        .filter(|name| !known.lines().any(|line| line.split_whitespace().last() == Some(name)))
-        .collect();
+    let lacking: Vec<&str> = wanted.into_iter().filter(|name| !is_known(name, &known, &modules)).collect();
     Check::must(
         "filesystems",
         lacking.is_empty(),
         wanted.join(", "),
         format!(
-            "this kernel does not know {} (yet): run `modprobe {}`, and name it in /etc/modules",
+            "this kernel does not know {}, and has no module for it: install a kernel that does, Debian's linux-image-amd64",
             lacking.join(", "),
-            lacking.join(" ")
         ),
     )
+}
+
+/// By `/proc/filesystems`, or by `modules.dep`.
+fn is_known(name: &str, known: &str, modules: &str) -> bool {
+    let module = format!("/{name}.ko");
+    known.lines().any(|line| line.split_whitespace().last() == Some(name))
+        || modules.lines().any(|line| line.split(':').next().is_some_and(|path| path.contains(&module)))
 }
 
 fn loops() -> Check {
@@ -180,6 +186,14 @@ pub(super) fn number(path: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filesystem_may_be_a_module_that_is_not_loaded() {
+        let modules = "kernel/fs/overlayfs/overlay.ko:\nkernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko.xz\n";
+        assert!(is_known("overlay", "nodev\ttmpfs\n", modules) && is_known("ext4", "", modules));
+        assert!(is_known("tmpfs", "nodev\ttmpfs\n", ""));
+        assert!(!is_known("jbd", "", modules) && !is_known("over", "", modules));
+    }
 
     #[test]
     fn a_missing_controller_is_named() {
