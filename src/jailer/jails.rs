@@ -1,6 +1,7 @@
 //! Jails: what the warden asks of them, how they are buried.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Signal, kill_process_group};
@@ -80,7 +81,7 @@ impl Jailer {
         match begun {
             Ok(jail) => drop(self.jails.insert(session, jail)),
             Err(fault) => {
-                self.free_slots.push_back(slot);
+                self.free_slots.push_front(slot);
                 return Err(fault);
             }
         }
@@ -98,7 +99,7 @@ impl Jailer {
     ) -> Result<Jail, Fault> {
         let first_uid = self.plan.uid_base + slot * RANGE;
         let token = random_token()?;
-        let userns = userns::make(&self.alone, first_uid)?;
+        let userns = self.user_namespace(slot)?;
         let cgroup = self.cgroups.create(session.to_string(), &self.plan.limits)?;
         let bundle = Bundle {
             base: &format!("{}/jail", self.run),
@@ -144,6 +145,15 @@ impl Jailer {
             channels: BTreeMap::new(),
             fault: None,
         })
+    }
+
+    /// A slot's: it is made once, for nothing in it outlives the processes of a jail but the map of uids.
+    fn user_namespace(&mut self, slot: u32) -> Result<OwnedFd, Fault> {
+        let made = match self.user_namespaces.entry(slot) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(none) => none.insert(userns::make(&self.alone, self.plan.uid_base + slot * RANGE)?),
+        };
+        made.try_clone().step("hold the user namespace")
     }
 
     fn start(&mut self, session: SessionId, number: Number, wish: &Wish) -> Result<(), Fault> {

@@ -47,6 +47,7 @@ pub struct Jailer {
     pub(super) restarts: BTreeMap<Role, Instant>,
     pub(super) jails: BTreeMap<SessionId, Jail>,
     pub(super) free_slots: VecDeque<u32>,
+    pub(super) user_namespaces: BTreeMap<u32, OwnedFd>,
     /// Cgroups that were still busy when their jail was gone, and the slots that rest with them.
     pub(super) resting: Vec<(Cgroup, u32)>,
     pub(super) gone: VecDeque<SessionId>,
@@ -75,6 +76,7 @@ impl Jailer {
             own_pids: std::fs::File::open("/proc/self/ns/pid").step("open the pid namespace")?.into(),
             watch: Watch::new().step("make an epoll instance")?,
             free_slots: (0..plan.max_jails).collect(),
+            user_namespaces: BTreeMap::new(),
             alone,
             plan,
             held,
@@ -312,7 +314,8 @@ impl Jailer {
         self.resting.retain(|(cgroup, slot)| {
             let removed = cgroups.remove(cgroup);
             if removed {
-                free.push_back(*slot);
+                // In front: its user namespace is made already.
+                free.push_front(*slot);
             }
             !removed
         });
