@@ -7,6 +7,7 @@
 mod accounts;
 mod aws;
 mod check;
+mod egress;
 mod jail;
 pub mod keyfile;
 mod load;
@@ -21,8 +22,8 @@ pub use load::load;
 pub use report::{Mistake, Report};
 
 pub use types::{
-    Access, Account, Algorithms, Audit, Aws, Config, Durability, Home, Input, Jail, Listen, MaxStartups, NotARole,
-    Recording, RoleTemplate, Roles, SLOT, Ssh, State, Users,
+    Access, Account, Algorithms, Allow, Audit, Aws, Config, Durability, Egress, EgressLimits, EgressRule, Home, Input,
+    Jail, Listen, MaxStartups, NotARole, Preset, Recording, RoleTemplate, Roles, SLOT, Ssh, State, Users,
 };
 
 #[cfg(test)]

@@ -26,6 +26,9 @@ use crate::sys::signal;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Events that wait for a keeper.
 const MOST_UNTOLD: usize = 1024;
+/// How names become addresses on this host; read again at each reload.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
 /// How long roles have to finish what they write.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -128,7 +131,13 @@ impl Jailer {
     fn start_role(&mut self, role: Role) -> Result<(), Fault> {
         let account = self.plan.account(role).ok_or_else(|| Fault::new("start a role", "it has no account"))?;
         let base = format!("{}/empty", self.run);
-        let running = Running::start(&self.alone, role, account, self.program.as_fd(), &base)?;
+        let network = match role {
+            // AWS.
+            Role::Warden => true,
+            Role::Porter => self.plan.egress,
+            Role::Keeper | Role::Tally | Role::Gate => false,
+        };
+        let running = Running::start(&self.alone, role, account, self.program.as_fd(), &base, network)?;
         self.watch.add(Source::Process(role), &running.pidfd).step("watch a role")?;
         self.watch.add(Source::Control(role), &running.control).step("watch a role")?;
         self.roles.insert(role, running);
@@ -152,6 +161,7 @@ impl Jailer {
             Role::Keeper => ride.extend([self.held.recordings.try_clone(), self.held.audit.try_clone()]),
             Role::Warden => ride.push(self.held.keys.try_clone()),
             Role::Tally => ride.push(std::fs::File::open("/proc").map(OwnedFd::from)),
+            Role::Porter if self.plan.egress => ride.extend([RESOLV_CONF, HOSTS].map(text_of_host)),
             Role::Porter => {}
             Role::Gate if again => {}
             Role::Gate => {
@@ -319,6 +329,7 @@ impl Jailer {
     fn reload(&mut self) {
         match load(&self.alone, &self.program, &self.configuration, Some(&self.held.configuration)) {
             Ok((plan, held)) => {
+                let outward = plan.egress != self.plan.egress;
                 // What the first configuration opened stays; uids cannot change under jails that stand.
                 self.plan = Plan {
                     instance: self.plan.instance.clone(),
@@ -333,6 +344,10 @@ impl Jailer {
                 self.held.host_keys = held.host_keys;
                 for role in Role::ALL {
                     self.begin(role, true);
+                }
+                // A network namespace is for a process's life; the doors wait for the next one.
+                if let Some(porter) = self.roles.get(&Role::Porter).filter(|_| outward) {
+                    porter.kill();
                 }
                 self.event(Event::ConfigurationLoaded { digest: self.plan.digest.clone() });
                 eprintln!("stockade: jailer: a new configuration is in force");
@@ -387,6 +402,11 @@ impl Jailer {
         super::start::tidy(&self.run);
         Some(ExitCode::SUCCESS)
     }
+}
+
+/// A file that a host may do without.
+fn text_of_host(path: &str) -> std::io::Result<OwnedFd> {
+    std::fs::File::open(path).or_else(|_| std::fs::File::open("/dev/null")).map(OwnedFd::from)
 }
 
 /// For messages of `FromJailer` that say nothing to one role alone.

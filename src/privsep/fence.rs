@@ -1,7 +1,7 @@
 //! The fence around a role: landlock and seccomp, entered before its runtime starts and never left.
 //!
 //! Both say the same twice over: no file but beneath the descriptors it holds, no exec, no connection out (the warden
-//! excepted). The calls a role does not need answer EPERM.
+//! excepted, and the porter where somebody may reach something outside). The calls a role does not need answer EPERM.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -25,6 +25,14 @@ pub enum May {
     Write,
 }
 
+/// Where a role's own connections may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Nowhere,
+    /// TCP, and UDP for names. Never a unix socket, never a listener.
+    Internet,
+}
+
 /// Why a role stands without a fence, and so does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum FenceError {
@@ -41,12 +49,12 @@ pub enum FenceError {
 }
 
 /// Closes the fence around this process. It must have one thread still: landlock binds the calling thread and its children.
-pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
+pub fn enter(role: Role, reach: Reach, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(FenceError::Dumpable)?;
     // A landlocked process may not read the memory of one that is not, whatever its capabilities; tally has an empty root
     // and no call that opens or connects.
     if role != Role::Tally {
-        landlock(role, beneath)?;
+        landlock(reach, beneath)?;
     }
     // Threads, and nothing that has a namespace of its own.
     let no_namespaces = SeccompCmpOp::MaskedEq(CLONE_NEW);
@@ -55,8 +63,10 @@ pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceE
     let threads = SeccompCondition::new(0, SeccompCmpArgLen::Dword, no_namespaces, 0);
     let threads = threads.and_then(|condition| SeccompRule::new(vec![condition])).map_err(FenceError::Calls)?;
     calls.insert(libc::SYS_clone, vec![threads]);
-    if role == Role::Warden {
+    if reach == Reach::Internet {
         calls.insert(libc::SYS_socket, internet().map_err(FenceError::Calls)?);
+        // A UDP socket needs a port of its own to ask for names from; landlock lets no TCP socket have one.
+        calls.extend([libc::SYS_connect, libc::SYS_bind].map(|call| (call, Vec::new())));
     }
     let filter = SeccompFilter::new(calls, refuse, SeccompAction::Allow, TargetArch::x86_64);
     let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(FenceError::Calls)?;
@@ -68,13 +78,15 @@ pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceE
     Ok(())
 }
 
-fn landlock(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
+fn landlock(reach: Reach, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
     let abi = ABI::V6;
     // Older kernels know less; what they know is enforced, and seccomp says the rest again.
     let mut rules =
         Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?;
-    let net: BitFlags<AccessNet> =
-        if role == Role::Warden { AccessNet::BindTcp.into() } else { AccessNet::from_all(abi) };
+    let net: BitFlags<AccessNet> = match reach {
+        Reach::Internet => AccessNet::BindTcp.into(),
+        Reach::Nowhere => AccessNet::from_all(abi),
+    };
     rules = rules.handle_access(net)?.scope(Scope::from_all(abi))?;
     let mut rules = rules.create()?;
     for (directory, may) in beneath {
@@ -90,17 +102,29 @@ fn landlock(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceEr
     Ok(())
 }
 
-/// The warden's sockets go to AWS: landlock does not mediate a unix socket's path, and one of them is the engine's.
+/// Landlock does not mediate a unix socket's path, and one of them is the engine's; nothing raw, nothing of ICMP.
 fn internet() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let family = |family: i32| {
-        let family = u64::from(family.cast_unsigned());
-        SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?])
+    let equals = |number: u8, value: i32| {
+        SeccompCondition::new(number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
     };
-    Ok(vec![family(libc::AF_INET)?, family(libc::AF_INET6)?])
+    let flags = u64::from((libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).cast_unsigned());
+    let kind = |value: i32| {
+        let kind = SeccompCmpOp::MaskedEq(u64::from(u32::MAX) & !flags);
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, kind, u64::from(value.cast_unsigned()))
+    };
+    let mut rules = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (of_kind, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+            for protocol in [0, protocol] {
+                rules.push(SeccompRule::new(vec![equals(0, family)?, kind(of_kind)?, equals(2, protocol)?])?);
+            }
+        }
+    }
+    Ok(rules)
 }
 
 /// Tries from inside what must not work; the names of what worked all the same.
-pub fn holes(role: Role) -> Vec<&'static str> {
+pub fn holes(reach: Reach) -> Vec<&'static str> {
     let refused = |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES));
     let mut holes = Vec::new();
     if !std::fs::File::open("/").is_err_and(|e| refused(&e)) {
@@ -110,8 +134,11 @@ pub fn holes(role: Role) -> Vec<&'static str> {
         holes.push("it can execute a program");
     }
     let connect = std::net::TcpStream::connect(("127.0.0.1", 9));
-    if role != Role::Warden && !connect.is_err_and(|e| refused(&e)) {
+    if reach == Reach::Nowhere && !connect.is_err_and(|e| refused(&e)) {
         holes.push("it can connect");
+    }
+    if !std::net::TcpListener::bind(("127.0.0.1", 0)).is_err_and(|e| refused(&e)) {
+        holes.push("it can listen");
     }
     if !std::os::unix::net::UnixStream::connect("/run/none").is_err_and(|e| refused(&e)) {
         holes.push("it can connect to a unix socket");
@@ -140,7 +167,7 @@ fn own(role: Role) -> &'static [i64] {
             SYS_renameat2,
             SYS_linkat,
         ],
-        Role::Warden => &[SYS_openat, SYS_openat2, SYS_lseek, SYS_getdents64, SYS_connect, SYS_bind],
+        Role::Warden => &[SYS_openat, SYS_openat2, SYS_lseek, SYS_getdents64],
         Role::Tally => &[SYS_process_vm_readv],
     }
 }

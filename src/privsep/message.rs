@@ -535,6 +535,16 @@ pub enum WardenToPorter {
         #[n(1)]
         refusal: Refusal,
     },
+    /// What this session may reach outside; it replaces what was said before.
+    #[n(2)]
+    Egress {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        rules: Vec<crate::config::EgressRule>,
+        #[n(2)]
+        limits: crate::config::EgressLimits,
+    },
 }
 
 /// Credentials and what the metadata documents say beside them.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::later;
 use super::outbox::Outbox;
 use super::post::{Due, Post, Term};
 use super::sessions::{Note, Place, Session, Sponsor, Stage, Terms, Wish};
+use super::{egress, later};
 use crate::audit::Event;
 use crate::config::Home;
 use crate::identity::Principal;
@@ -26,6 +26,9 @@ use crate::session::SessionId;
 
 /// What a program is given between its hang-up and its death, when its client has closed its channel.
 const HANGUP: Duration = Duration::from_secs(2);
+
+/// After this what the porter could not take is said again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a captured gate can make us remember.
 const MOST_CONNECTIONS: usize = 16 * 1024;
@@ -54,11 +57,20 @@ pub enum Judgement {
     },
 }
 
+/// The decision about somebody who is in.
+#[derive(Clone, Debug)]
+pub enum Review {
+    Stays(Box<Permit>),
+    Leaves(String),
+    /// Nobody can say at the moment: what was decided before stands.
+    Unknown,
+}
+
 /// Looks keys and groups up and applies the policy.
 pub trait Judge: Clone + Send + Sync + 'static {
     fn judge(&self, claimant: &Claimant) -> impl Future<Output = Judgement> + Send;
-    /// Whether a user with a living session may keep it; the reason where not.
-    fn may_stay(&self, user: &Principal, key: &str) -> impl Future<Output = Option<String>> + Send;
+    /// Whether a user with a living session may keep it.
+    fn may_stay(&self, user: &Principal, key: &str) -> impl Future<Output = Review> + Send;
 }
 
 /// A judgement on its way back.
@@ -135,14 +147,32 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         let (judge, post) = (self.judge.clone(), self.post.clone());
         let (user, key) = (session.user.clone(), session.key.clone());
         tokio::spawn(async move {
-            let denied = judge.may_stay(&user, &key).await;
-            let _ = post.send(Post::Reviewed { session: id, denied }).await;
+            let review = judge.may_stay(&user, &key).await;
+            let _ = post.send(Post::Reviewed { session: id, review }).await;
         });
     }
 
-    pub fn judged_again(&mut self, session: SessionId, denied: Option<String>) {
-        if let Some(why) = denied {
-            self.end(session, &format!("the user's rights are gone: {why}"));
+    pub fn judged_again(&mut self, id: SessionId, review: Review) {
+        match review {
+            Review::Leaves(why) => return self.end(id, &format!("the user's rights are gone: {why}")),
+            Review::Stays(permit) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.groups = Some(permit.groups().clone());
+                }
+            }
+            Review::Unknown => {}
+        }
+        self.push_egress(id);
+    }
+
+    /// Tells the porter what a session may reach, by the groups and the terms in force.
+    fn push_egress(&self, id: SessionId) {
+        let message = self.sessions.get(&id).and_then(|session| egress::push(id, session, &self.terms.egress));
+        if let (Some(message), Some(porter)) = (message, &self.porter)
+            && !porter.say(message)
+        {
+            // A right that was taken away must not stay open because the porter was busy.
+            later(&self.post, AGAIN, Due::Egress(id));
         }
     }
 
@@ -163,6 +193,8 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     pub fn met_porter(&mut self, porter: Outbox<WardenToPorter>) {
         self.porter = Some(porter);
         self.sponsor.resend_all();
+        // One by one through the queue: there may be more sessions than may wait for a peer.
+        self.sessions.keys().for_each(|id| later(&self.post, Duration::ZERO, Due::Egress(*id)));
     }
 
     /// Nobody can come back to these sessions yet, so they end; but not at once, for what they are doing may matter.
@@ -341,6 +373,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             image: self.terms.image.clone(),
             role: self.terms.role.as_ref().map(|role| role.replace("{user}", user.as_str())),
         };
+        let groups = permit.groups().clone();
         let (persistent_home, from) = (permit.home() == Home::Persistent, claim.from.clone());
         let keeper = self.keeper.as_ref()?;
         if !keeper.say(WardenToKeeper::Open { session: id, header: Box::new(header) }) {
@@ -352,7 +385,9 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.jailer.say(WardenToJailer::Build { session: id, user: user.clone(), persistent_home, region, note });
         self.sponsor.begin(id, &user);
         self.event(Event::SessionOpened { session: id, user: user.to_string(), from });
-        self.sessions.insert(id, Session::new(user, key, (self.term, connection)));
+        let session = Session { groups: Some(groups), ..Session::new(user, key, (self.term, connection)) };
+        self.sessions.insert(id, session);
+        self.push_egress(id);
         Some(id)
     }
 
@@ -394,8 +429,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     fn start(&mut self, id: SessionId, number: Number) {
-        let Some(place) = self.sessions.get_mut(&id).and_then(|s| s.channels.get_mut(&number)) else { return };
-        let Some(Wish { program, terminal, environment }) = place.wish.take() else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let proxies = egress::environment(session, &self.terms.egress);
+        let Some(place) = session.channels.get_mut(&number) else { return };
+        let Some(Wish { program, terminal, mut environment }) = place.wish.take() else { return };
         place.stage = Stage::Starting;
         let command = match &program {
             crate::privsep::message::Program::Shell => None,
@@ -409,6 +446,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             terminal: terminal.clone(),
             environment: environment.clone(),
         });
+        environment.extend(proxies);
         self.jailer.say(WardenToJailer::Start { session: id, number, program, terminal, environment });
     }
 
@@ -602,6 +640,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     pub fn due(&mut self, due: Due) {
         match due {
+            Due::Egress(id) => self.push_egress(id),
             Due::Linger(id) => {
                 let stays = self.sessions.get(&id).is_some_and(|s| s.owner.0 == self.term && self.gate.is_some());
                 if !stays {

@@ -6,6 +6,7 @@
 mod aws;
 mod configuration;
 mod doors;
+mod egress;
 mod evidence;
 mod exec;
 mod jail;
