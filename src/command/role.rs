@@ -118,10 +118,13 @@ fn porter(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Resu
 
 /// How names become addresses; without a way out no files are handed over.
 fn sources(config: &Config, files: Vec<OwnedFd>) -> anyhow::Result<porter::Sources> {
-    let mut texts = files.into_iter().map(|file| Ok(String::from_utf8_lossy(&read_sealed(file)?).into_owned()));
-    let mut text = || texts.next().unwrap_or_else(|| Ok(String::new())).map_err(|e: std::io::Error| e);
-    let (resolv_conf, hosts) =
-        (text().context("cannot read /etc/resolv.conf")?, text().context("cannot read /etc/hosts")?);
+    let mut files = files.into_iter();
+    let mut text = || match files.next() {
+        Some(file) => read_sealed(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        None => Ok(String::new()),
+    };
+    let resolv_conf = text().context("cannot read /etc/resolv.conf")?;
+    let hosts = text().context("cannot read /etc/hosts")?;
     Ok(porter::Sources { resolv_conf, hosts, addresses: config.egress.addresses.clone() })
 }
 

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use super::check::{HOUR, SECOND, pattern};
 use super::read::Reading;
-use super::types::{Allow, Egress, EgressLimits, EgressRule, Preset};
 use super::value::{Fields, Parsed, Value, choice, duration, flag, list, map, read, size, text, whole, wrong};
 use crate::identity::Pattern;
 use crate::policy::egress::{Class, class, is_host_name};
@@ -16,6 +17,88 @@ use crate::policy::egress::{Class, class, is_host_name};
 const RULE: &str = "a rule of [egress]";
 /// What goes to the porter for one user must fit into one packet with room to spare.
 const LONGEST: usize = 64 * 1024;
+
+/// What jails may reach outside: nothing without a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    pub limits: EgressLimits,
+    /// Names that are not asked for, for VPC endpoints and tests; before the host's own /etc/hosts.
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
+    pub allow: Vec<Allow>,
+}
+
+/// A rule and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allow {
+    /// `*` alone is everybody, in a group or not.
+    pub groups: Vec<Pattern>,
+    pub rule: EgressRule,
+}
+
+/// Hosts, ports and networks that go together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+pub struct EgressRule {
+    /// Names, patterns of names and addresses, in lower case.
+    #[n(0)]
+    pub hosts: Vec<Pattern>,
+    #[n(1)]
+    pub preset: Option<Preset>,
+    /// Narrows the preset; empty: every region.
+    #[n(2)]
+    pub regions: Vec<String>,
+    #[n(3)]
+    pub ports: Vec<u16>,
+    /// Where the hosts' addresses must lie; empty: anywhere in public.
+    #[n(4)]
+    #[cbor(with = "networks")]
+    pub cidrs: Vec<IpNet>,
+    /// The connection must begin with a TLS ClientHello that names the host.
+    #[n(5)]
+    pub tls: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+#[cbor(index_only)]
+pub enum Preset {
+    /// The endpoints of AWS's own services.
+    #[n(0)]
+    Aws,
+}
+
+/// What one jail may use of the egress door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+pub struct EgressLimits {
+    /// At one time.
+    #[n(0)]
+    pub connections: u32,
+    /// Both ways together, in the jail's whole life.
+    #[n(1)]
+    pub bytes: u64,
+    /// Seconds without a byte after which a connection ends.
+    #[n(2)]
+    pub idle: u64,
+}
+
+/// Networks as the text they are written in.
+mod networks {
+    use ipnet::IpNet;
+    use minicbor::decode::Error;
+    use minicbor::encode::Write;
+    use minicbor::{Decoder, Encoder};
+
+    pub fn encode<C, W: Write>(
+        nets: &[IpNet],
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.encode(nets.iter().map(ToString::to_string).collect::<Vec<_>>())?.ok()
+    }
+
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Vec<IpNet>, Error> {
+        d.decode::<Vec<String>>()?.iter().map(|net| net.parse().map_err(|_| Error::message("not a network"))).collect()
+    }
+}
 
 pub(super) fn egress(r: &mut Reading<'_>) -> Option<Egress> {
     let mut s = r.section("egress");

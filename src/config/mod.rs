@@ -18,12 +18,13 @@ mod types;
 mod value;
 
 pub use check::{Host, check};
+pub use egress::{Allow, Egress, EgressLimits, EgressRule, Preset};
 pub use load::load;
 pub use report::{Mistake, Report};
 
 pub use types::{
-    Access, Account, Algorithms, Allow, Audit, Aws, Config, Durability, Egress, EgressLimits, EgressRule, Home, Input,
-    Jail, Listen, MaxStartups, NotARole, Preset, Recording, RoleTemplate, Roles, SLOT, Ssh, State, Users,
+    Access, Account, Algorithms, Audit, Aws, Config, Durability, Home, Input, Jail, Listen, MaxStartups, NotARole,
+    Recording, RoleTemplate, Roles, SLOT, Ssh, State, Users,
 };
 
 #[cfg(test)]

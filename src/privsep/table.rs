@@ -8,7 +8,7 @@
 //! | authorized keys' folder | jailer    | warden           | jailer                          |
 //! | recordings' folder      | jailer    | keeper           | jailer                          |
 //! | audit file's folder     | jailer    | keeper           | jailer                          |
-//! | resolv.conf, hosts       | jailer    | porter, read once, if there is egress | jailer |
+//! | resolv.conf, hosts      | jailer    | porter (read)    | jailer                          |
 //! | door listeners          | jail      | jailer, porter   | jailer                          |
 //! | PTY master, pipes       | jail      | keeper           | nobody: a dead keeper ends its sessions |
 //! | streams                 | jailer    | gate and keeper  | nobody: a dead gate ends its connections |

@@ -138,6 +138,8 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     pub fn adopt(&mut self, terms: Terms) {
         self.terms = terms;
         for (id, session) in &self.sessions {
+            // By the groups as they were known: a rule that is gone must not wait for IAM.
+            self.push_egress(*id);
             self.review(*id, session);
         }
     }

@@ -229,7 +229,7 @@ def may_touch(policy, caller):
     arn = caller.role.role_arn if caller.role is not None else caller.arn
     for statement in policy.get("Statement", []):
         but = statement.get("Condition", {}).get("StringNotEquals", {}).get("aws:PrincipalArn")
-        if statement["Effect"] == "Deny" and but and arn not in ([but] if isinstance(but, str) else but):
+        if statement["Effect"] == "Deny" and but and arn not in as_list(but):
             raise Refused(403, "AccessDenied", f"User: {caller.arn} is not authorized: an explicit deny in a resource-based policy")
 
 

@@ -36,8 +36,11 @@ fn is_service(rest: &str, regions: &[String]) -> bool {
     let (Some(last), before) = (labels.next(), labels.next()) else { return false };
     let region = last.strip_suffix("-fips").unwrap_or(last);
     match before {
-        // iam, sts, route53: they have no region.
-        None => !is_region(region),
+        // iam, sts, route53: they have no region; but s3-us-west-2 has one.
+        None => {
+            !is_region(region)
+                && own_region(last).is_none_or(|own| regions.is_empty() || regions.iter().any(|r| r == own))
+        }
         Some(service) if is_region(region) => {
             let customers = CUSTOMERS.contains(&service) && labels.next().is_some();
             !customers && (regions.is_empty() || regions.iter().any(|allowed| allowed == region))
@@ -46,6 +49,11 @@ fn is_service(rest: &str, regions: &[String]) -> bool {
         // A bucket under the old global name, which is us-east-1's.
         Some(_) => last == "s3" && (regions.is_empty() || regions.iter().any(|allowed| allowed == "us-east-1")),
     }
+}
+
+/// The region at the end of an old name.
+fn own_region(label: &str) -> Option<&str> {
+    label.match_indices('-').map(|(at, _)| label.get(at + 1..).unwrap_or_default()).find(|rest| is_region(rest))
 }
 
 /// As AWS spells regions: us-east-1, us-gov-west-1, eusc-de-east-1.

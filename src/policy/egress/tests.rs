@@ -161,9 +161,12 @@ fn the_aws_preset_is_awss_own_endpoints() {
     ] {
         assert!(aws::is_endpoint(in_east, &[]) && aws::is_endpoint(in_east, &east), "{in_east}");
     }
-    for other in
-        ["us-east-1.s3.eu-west-1.amazonaws.com", "s3.cn-north-1.amazonaws.com.cn", "sts.eusc-de-east-1.amazonaws.eu"]
-    {
+    for other in [
+        "us-east-1.s3.eu-west-1.amazonaws.com",
+        "s3.cn-north-1.amazonaws.com.cn",
+        "sts.eusc-de-east-1.amazonaws.eu",
+        "s3-us-west-2.amazonaws.com",
+    ] {
         assert!(aws::is_endpoint(other, &[]) && !aws::is_endpoint(other, &east), "{other}");
     }
     for never in [
@@ -195,4 +198,16 @@ fn a_rule_survives_the_boundary() {
     };
     let bytes = minicbor::to_vec(&rule).unwrap();
     assert_eq!(minicbor::decode::<EgressRule>(&bytes).unwrap(), rule);
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_asked_for_is_a_target_or_nothing(text in ".{0,40}(:[0-9]{1,6})?") {
+        if let Ok(target) = text.parse::<Target>() {
+            proptest::prop_assert_eq!(target.to_string().parse::<Target>(), Ok(target.clone()));
+            if let Host::Name(name) = target.host {
+                proptest::prop_assert!(is_host_name(&name) && name.parse::<IpAddr>().is_err());
+            }
+        }
+    }
 }

@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use super::door::{BREATH, HEADERS_WITHIN, LONGEST_HEAD, Listener, PAUSE, Stream, now};
 use super::jail::{Allowance, Jail, Pushed};
 use crate::audit::Event;
-use crate::policy::egress::{Host, Target};
+use crate::policy::egress::Target;
 
 use admit::{Refusal, admit, still_allowed};
 use hello::NoHello;
@@ -171,12 +171,13 @@ fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
 }
 
 async fn carry(mut passage: Passage, mut jail: TcpStream, first: Vec<u8>, place: &Place) {
-    let first = match &passage.target.host {
-        Host::Name(name) if passage.tls => match hello::read(&mut jail, first, name).await {
+    let first = if passage.tls {
+        match hello::read(&mut jail, first, &passage.target.host.to_string()).await {
             Ok(first) => first,
             Err(why) => return cut_off(&passage, jail, &why, place).await,
-        },
-        _ => first,
+        }
+    } else {
+        first
     };
     if !place.jail.notices.tell_surely(opened(&passage, place)).await {
         return;
