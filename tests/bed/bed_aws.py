@@ -446,7 +446,7 @@ def tls(root, host):
     """A certificate for this host, and its root for clients to trust."""
     key, start = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc) - timedelta(hours=1)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the bed")])
-    aws = ["*.amazonaws.com", "*.us-east-1.amazonaws.com", "*.s3.us-east-1.amazonaws.com"]
+    aws = ["*.amazonaws.com", "*.s3.amazonaws.com", "*.us-east-1.amazonaws.com", "*.s3.us-east-1.amazonaws.com"]
     names = [x509.DNSName(name) for name in ["localhost", "bed.example.test", *aws]] + [x509.IPAddress(ipaddress.ip_address(host))]
     certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
                    .serial_number(x509.random_serial_number()).not_valid_before(start).not_valid_after(start + timedelta(days=2))

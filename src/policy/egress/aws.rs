@@ -35,25 +35,25 @@ fn is_service(rest: &str, regions: &[String]) -> bool {
     let mut labels = rest.rsplit('.');
     let (Some(last), before) = (labels.next(), labels.next()) else { return false };
     let region = last.strip_suffix("-fips").unwrap_or(last);
+    let allowed = |region: &str| regions.is_empty() || regions.iter().any(|allowed| allowed == region);
     match before {
         // iam, sts, route53: they have no region; but s3-us-west-2 has one.
-        None => {
-            !is_region(region)
-                && own_region(last).is_none_or(|own| regions.is_empty() || regions.iter().any(|r| r == own))
-        }
+        None => !is_region(region) && old_regions(last).is_none_or(|mut own| own.any(allowed)),
         Some(service) if is_region(region) => {
             let customers = CUSTOMERS.contains(&service) && labels.next().is_some();
-            !customers && (regions.is_empty() || regions.iter().any(|allowed| allowed == region))
+            !customers && allowed(region)
         }
         Some(_) if last == "global" || rest == "global.health" => true,
         // A bucket under the old global name, which is us-east-1's.
-        Some(_) => last == "s3" && (regions.is_empty() || regions.iter().any(|allowed| allowed == "us-east-1")),
+        Some(_) => last == "s3" && allowed("us-east-1"),
     }
 }
 
-/// The region at the end of an old name.
-fn own_region(label: &str) -> Option<&str> {
-    label.match_indices('-').map(|(at, _)| label.get(at + 1..).unwrap_or_default()).find(|rest| is_region(rest))
+/// What may be the region at the end of an old name (`fips-us-east-1` looks like one too), if anything may.
+fn old_regions(label: &str) -> Option<impl Iterator<Item = &str>> {
+    let ends = label.match_indices('-').filter_map(|(at, _)| label.get(at + 1..)).filter(|end| is_region(end));
+    let mut ends = ends.peekable();
+    ends.peek().is_some().then_some(ends)
 }
 
 /// As AWS spells regions: us-east-1, us-gov-west-1, eusc-de-east-1.
@@ -65,7 +65,7 @@ pub fn is_region(text: &str) -> bool {
             !middle.is_empty()
                 && (2..=4).contains(&first.len())
                 && word(first)
-                && middle.iter().all(|part| word(part))
+                && middle.iter().all(word)
                 && !number.is_empty()
                 && number.bytes().all(|b| b.is_ascii_digit())
         }

@@ -158,6 +158,7 @@ fn the_aws_preset_is_awss_own_endpoints() {
         "eks.us-east-1.amazonaws.com",
         "secretsmanager.us-east-1-fips.amazonaws.com",
         "lambda.us-east-1.api.aws",
+        "s3-fips-us-east-1.amazonaws.com",
     ] {
         assert!(aws::is_endpoint(in_east, &[]) && aws::is_endpoint(in_east, &east), "{in_east}");
     }
