@@ -151,12 +151,12 @@ fn child_of_the_proof() {
 /// What the tests' bastion lets through to, and the names there are.
 fn plan() -> Plan {
     let plan = Yard::new().config(
-        "users.groups = { ops = ['alice'] }\n[egress]\nidle = '1m'\naddresses = { 'fixed.example.test' = ['10.213.0.1'] }\n\
+        "users.groups = { ops = ['alice', 'carol'] }\n[egress]\nidle = '1m'\naddresses = { 'fixed.example.test' = ['10.213.0.1'] }\n\
          [[egress.allow]]\ngroups = ['ops']\nhosts = ['*.example.test', 'localhost']\ncidrs = ['10.213.0.0/24']\n\
          [[egress.allow]]\ngroups = ['ops']\nhosts = ['*.example.test', '10.213.0.1', '10.214.0.1']\nports = [2222]\n\
          cidrs = ['10.213.0.0/24']\ntls = false",
     );
-    plan.user("alice").user("bob")
+    plan.user("alice").user("bob").user("carol")
 }
 
 fn example(name: &str) -> Option<IpAddr> {
@@ -254,6 +254,7 @@ fn child_of_refusals() {
     assert!(!asked.lock().unwrap().iter().any(|name| name.contains("unlisted") || name == "plain.example.test"));
     refused_in_tls(&yard, &tls);
     passed_on(&yard, &plain);
+    flooded(&yard);
 }
 
 /// After the 200: what is not TLS, or TLS with another name, or with none.
@@ -287,6 +288,19 @@ fn passed_on(yard: &Yard, heard: &Mutex<Vec<Vec<u8>>>) {
         assert_eq!(closed["unmapped"]["reason"], "both sides were done");
     }
     assert_eq!(heard.lock().unwrap().len(), 2);
+}
+
+/// One jail takes all the places it has and asks for more without end: it waits alone.
+fn flooded(yard: &Yard) {
+    let flood = "import threading\nheld = []\ndef ask():\n    while True:\n        try: held.append(door('ok.example.test:443')[0])\n\
+                 \x20       except OSError: pass\nfor _ in range(40): threading.Thread(target=ask).start()";
+    let mut flood = yard.ssh("alice").input(format!("{CLIENT}{flood}\n")).begin("exec python3 -");
+    yard.audit().wait_for("SK6001W", |event| {
+        event["unmapped"]["what"].as_str().unwrap().contains("connections through this jail's egress door")
+    });
+    assert_eq!(python(yard, "carol", "print(door('ok.example.test:443')[1])"), "200 OK");
+    assert!(flood.is_running());
+    flood.kill();
 }
 
 /// SIGHUP: what is no longer allowed ends, though it was; without any rule the porter has no network.
