@@ -32,6 +32,8 @@ enum Verb {
     Audit(command::audit::Args),
     /// Inside a jail: say who you are, and until when your AWS credentials last
     Whoami(command::whoami::Args),
+    /// Inside a jail: try every way out that is known, and say what held
+    Probe(command::probe::Args),
 }
 
 /// Parses the command line, runs the verb, prints an error chain once.
@@ -48,6 +50,7 @@ pub fn run() -> ExitCode {
         Verb::Session(args) => command::session::run(args),
         Verb::Audit(args) => command::audit::run(args),
         Verb::Whoami(args) => command::whoami::run(args),
+        Verb::Probe(args) => command::probe::run(args),
     };
     done.unwrap_or_else(report)
 }

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! main -> cli -> command          argv, verbs, exit codes
-//! jailer loader gate warden porter keeper tally   the processes: each a re-exec of this binary with its own uid
+//! jailer loader gate warden porter keeper tally   the processes: each this binary again; all but the first two with a
+//!                                 uid of their own
 //! privsep                         what one process may say to another, and when
 //! audit recording image           append-only evidence; the image store
 //! config identity policy session  the law: pure

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 
 use crate::config::keyfile::{self, KeyFileError};
-use crate::config::{self, Config, EgressRule, Preset};
+use crate::config::{Config, EgressRule, Preset};
 use crate::identity::Principal;
 use crate::identity::authorized_keys::{self, AuthorizedKey, AuthorizedKeys, WhyNot};
 use crate::policy::egress::is_for;
@@ -20,7 +20,7 @@ use crate::policy::{Decision, Denial, Evidence, Reason, decide};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration to read
-    #[arg(long, value_name = "FILE", default_value = "/etc/stockade/stockade.toml")]
+    #[arg(long, value_name = "FILE", default_value = super::CONFIGURATION)]
     config: PathBuf,
     /// Explain whether this user may log in
     #[arg(long, value_name = "USER")]
@@ -30,18 +30,13 @@ pub struct Args {
     from: Option<IpAddr>,
 }
 
-/// `EX_CONFIG` of sysexits.h.
-const MISTAKES: u8 = 78;
 const DENIED: u8 = 1;
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = match config::load(&args.config) {
+    let config = match super::configuration(&args.config) {
         Ok(config) => config,
-        Err(report) => {
-            eprintln!("{report}");
-            return Ok(ExitCode::from(MISTAKES));
-        }
+        Err(code) => return Ok(code),
     };
     println!("{}: no mistakes", args.config.display());
     let Some(user) = args.who else {
@@ -248,7 +243,7 @@ mod tests {
              porter = '3:3'\nkeeper = '4:4'\ntally = '5:5'\n{more}"
         );
         let host = Host { passwd: "", subuid: "", subgid: "", read: &|_| Err(String::new()) };
-        config::check(&source, &host).unwrap()
+        crate::config::check(&source, &host).unwrap()
     }
 
     fn said(config: &Config, file: &str, from: Option<&str>) -> String {

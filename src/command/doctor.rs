@@ -12,9 +12,8 @@ use serde::Serialize;
 
 pub(super) use cloud::caller;
 
+use super::CONFIGURATION;
 use crate::config;
-
-const CONFIGURATION: &str = "/etc/stockade/stockade.toml";
 
 /// Test this host and the configuration: one line for each check, and what to do where it is not `ok`. Exits with 1 if
 /// anything fails. It changes nothing; with an [aws] section it asks AWS once who the bastion is.

@@ -37,7 +37,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
 
 fn log(role: Role) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STOCKADE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stockade=info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stockade=info,aws_config=error"));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
     tracing::debug!(%role, "begins");
 }
@@ -57,11 +57,12 @@ fn live(role: Role) -> anyhow::Result<()> {
     }
 }
 
-/// The warden and tally do little and do it in order; the others move bytes.
+/// Gate and porter encrypt and answer in parallel. The others relay in order, and the keeper writes on threads of the
+/// disk's: a runtime of several threads would wake them some ninety times a login.
 pub fn runtime(role: Role) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = match role {
-        Role::Warden | Role::Tally => tokio::runtime::Builder::new_current_thread(),
-        Role::Gate | Role::Keeper | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
+        Role::Warden | Role::Keeper | Role::Tally => tokio::runtime::Builder::new_current_thread(),
+        Role::Gate | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.enable_all().thread_name(role.to_string()).build()
 }
@@ -87,7 +88,7 @@ fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Re
         max_auth_tries: count(ssh.max_auth_tries),
         max_sessions: count(ssh.max_sessions),
         keepalive: ssh.keepalive,
-        environment: ssh.env.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+        environment: ssh.env.clone(),
         banner: ssh.banner.clone(),
         ..gate::Settings::default()
     };

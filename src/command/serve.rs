@@ -11,7 +11,7 @@ use crate::jailer;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/stockade/stockade.toml")]
+    #[arg(long, value_name = "FILE", default_value = super::CONFIGURATION)]
     config: PathBuf,
 }
 

@@ -17,9 +17,12 @@ use crate::session::SessionId;
 /// See `stockade session --help`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the recordings are
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/stockade/recordings")]
-    directory: PathBuf,
+    /// The configuration, which says where the recordings are
+    #[arg(long, global = true, value_name = "FILE", default_value = super::CONFIGURATION)]
+    config: PathBuf,
+    /// Where the recordings are; no configuration is read then
+    #[arg(long, global = true, value_name = "DIR")]
+    directory: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -63,7 +66,14 @@ enum Format {
 
 /// Runs the verb. A reader that has seen enough and closed the pipe is no error.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let done = Store::open(&args.directory).map_err(anyhow::Error::from).and_then(|store| {
+    let directory = match args.directory {
+        Some(directory) => directory,
+        None => match super::configuration(&args.config) {
+            Ok(config) => config.recording.directory,
+            Err(code) => return Ok(code),
+        },
+    };
+    let done = Store::open(&directory).map_err(anyhow::Error::from).and_then(|store| {
         let mut out = BufWriter::new(io::stdout().lock());
         let code = match args.verb {
             Verb::List { json } => list(&store, json, &mut out),

@@ -36,10 +36,7 @@ struct Whoami {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let address = SocketAddr::from_abstract_name(DOOR).context("this system has no abstract sockets")?;
-    let door =
-        UnixStream::connect_addr(&address).context("nothing answers at @stockade: this is not the inside of a jail")?;
-    let body = ask(door)?;
+    let body = ask(door()?)?;
     if args.json {
         println!("{}", body.trim_end());
         return Ok(ExitCode::SUCCESS);
@@ -47,6 +44,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let whoami: Whoami = serde_json::from_str(&body).context("the control door's answer is not understood")?;
     print!("{}", lines(&whoami));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The control door of the jail around this process.
+pub(super) fn door() -> anyhow::Result<UnixStream> {
+    let address = SocketAddr::from_abstract_name(DOOR).context("this system has no abstract sockets")?;
+    UnixStream::connect_addr(&address).context("nothing answers at @stockade: this is not the inside of a jail")
 }
 
 fn ask(mut door: UnixStream) -> anyhow::Result<String> {

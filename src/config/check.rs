@@ -301,9 +301,8 @@ fn misplaced(key: &str, path: &Path, span: &Option<Range<usize>>, state: Option<
     if path == state {
         return told(format!("`{key}`: '{shown}' is the state directory itself"), "give it a path of its own");
     }
-    let taken =
-        ["homes", "images", "run"].map(|name| state.join(name)).into_iter().find(|taken| path.starts_with(taken))?;
-    let hint = "homes/, images/ and run/ of the state directory are the jails'";
+    let taken = ["homes", "images"].map(|name| state.join(name)).into_iter().find(|taken| path.starts_with(taken))?;
+    let hint = "homes/ and images/ of the state directory are the jails'";
     told(format!("`{key}`: '{shown}' lies in {}", taken.display()), hint)
 }
 

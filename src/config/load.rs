@@ -46,6 +46,9 @@ fn plain(path: &Path) -> Result<String, String> {
     if about.mode() & 0o022 != 0 {
         return Err(format!("'{shown}' can be written by others (mode {:04o})", about.mode() & 0o7777));
     }
+    if about.uid() != 0 && about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(format!("'{shown}' belongs to user {}, who can change it", about.uid()));
+    }
     let mut text = String::new();
     match file.take(LIMIT + 1).read_to_string(&mut text) {
         Err(error) => Err(error.to_string()),
@@ -70,6 +73,12 @@ mod tests {
         fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).unwrap();
         assert!(said(&path).ends_with("can be written by others (mode 0664)"), "{}", said(&path));
         assert!(said(folder.path()).contains("is not a plain file"));
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1), None).unwrap();
+            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+            assert!(said(&path).ends_with("belongs to user 1, who can change it"), "{}", said(&path));
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        }
         fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         fs_err::write(&path, b"\xff").unwrap();
         assert!(said(&path).contains("UTF-8"), "{}", said(&path));

@@ -24,7 +24,7 @@ pub use report::{Mistake, Report};
 
 pub use types::{
     Access, Account, Algorithms, Audit, Aws, Config, Durability, Home, Input, Jail, Listen, MaxStartups, NotARole,
-    Recording, RoleTemplate, Roles, SLOT, Ssh, State, Users,
+    Recording, RoleTemplate, Roles, Ssh, State, Users,
 };
 
 #[cfg(test)]

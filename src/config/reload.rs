@@ -1,23 +1,55 @@
-use super::types::Config;
+use serde::Serialize;
+
+use super::types::{Aws, Config, Ssh};
 
 impl Config {
-    /// The settings that a reload cannot change, because running jails, their recordings or the roles' uids hang on
-    /// them; empty if `new` may come into force. With any, the old configuration stays and stockade must be restarted.
-    pub fn fixed_against(&self, new: &Self) -> Vec<&'static str> {
+    /// The settings that a reload cannot change, because running jails, their recordings, the roles' uids or their fences
+    /// hang on them; empty if `new` may come into force. With any, the old configuration stays and stockade must be
+    /// restarted.
+    pub fn fixed_against(&self, new: &Self) -> Vec<String> {
         // Of `[ssh]` only `linger` is the warden's; the rest is the gate's, whose connections would see two rules.
-        let ssh = |config: &Self| super::types::Ssh { linger: self.ssh.linger, ..config.ssh.clone() };
-        let door = |config: &Self| config.aws.as_ref().map(|aws| (aws.imds_v1, aws.region.clone()));
+        let ssh = |config: &Self| Ssh { linger: self.ssh.linger, ..config.ssh.clone() };
+        let mut fixed = [
+            differing("listen", &self.listen, &new.listen),
+            differing("ssh", &ssh(self), &ssh(new)),
+            differing("recording", &self.recording, &new.recording),
+            differing("roles", &self.roles, &new.roles),
+            differing("aws", &self.aws.as_ref().map(door), &new.aws.as_ref().map(door)),
+        ]
+        .concat();
         let settings = [
-            ("listen", self.listen != new.listen),
-            ("ssh", ssh(self) != ssh(new)),
-            ("aws.region or aws.imds_v1, or whether there is [aws]", door(self) != door(new)),
+            // The warden may read beneath the directory that was there when its fence closed, and nowhere else.
+            ("users.authorized_keys", self.users.authorized_keys != new.users.authorized_keys),
             ("jail.uid_base", self.jail.uid_base != new.jail.uid_base),
             ("jail.max_jails", self.jail.max_jails != new.jail.max_jails),
-            ("recording", self.recording != new.recording),
             ("audit.file", self.audit.file != new.audit.file),
             ("state.directory", self.state.directory != new.state.directory),
-            ("roles", self.roles != new.roles),
         ];
-        settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+        fixed.extend(settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()));
+        fixed
+    }
+}
+
+/// What the porter was told once.
+#[derive(Serialize)]
+struct Door {
+    region: String,
+    imds_v1: bool,
+}
+
+fn door(aws: &Aws) -> Door {
+    Door { region: aws.region.clone(), imds_v1: aws.imds_v1 }
+}
+
+/// The settings of a section that differ, by their full names; the section's own where one side has none of it.
+fn differing(section: &str, old: &impl Serialize, new: &impl Serialize) -> Vec<String> {
+    use serde_json::Value;
+    match (serde_json::to_value(old), serde_json::to_value(new)) {
+        (Ok(Value::Object(old)), Ok(Value::Object(new))) => {
+            let names = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
+            names.map(|(name, _)| format!("{section}.{name}")).collect()
+        }
+        (Ok(old), Ok(new)) if old == new => Vec::new(),
+        _ => vec![format!("[{section}]")],
     }
 }

@@ -185,8 +185,6 @@ fn max_startups_is_sshds() {
             [format!("`max_startups`: '{bad}' is not a MaxStartups | {hint}")]
         );
     }
-    let limit = good(LEAST).ssh.max_startups;
-    assert_eq!([9, 10, 55, 99, 100, 1000].map(|n| limit.refuse_percent(n)), [0, 30, 65, 99, 100, 100]);
 }
 
 #[test]
@@ -296,10 +294,6 @@ fn jails_have_uids_of_their_own() {
             "`uid_base`: account 'carol' (1879048193) is among the jails' uids (1879048192 to 1944584191) | {hint}"
         )]
     );
-    let jail = good(LEAST).jail;
-    assert_eq!(jail.uid_of(0), Some(1_879_048_192));
-    assert_eq!(jail.uid_of(999), Some(1_879_048_192 + 999 * 65536));
-    assert_eq!(jail.uid_of(1000), None);
 }
 
 #[test]
@@ -330,17 +324,10 @@ fn names_that_could_never_match_are_refused() {
 }
 
 #[test]
-fn env_passes_what_is_listed_and_term() {
-    let ssh = good(LEAST).ssh;
-    assert!(ssh.passes("TERM") && ssh.passes("LANG") && ssh.passes("LC_ALL"));
-    assert!(!ssh.passes("LANGUAGE") && !ssh.passes("LD_PRELOAD") && !ssh.passes(""));
-}
-
-#[test]
 fn nothing_trusted_lies_where_users_write() {
     says(
         "[users]\nauthorized_keys = '/var/lib/stockade/homes/alice/.ssh'\n[recording]\ndirectory = '/var/lib/stockade'\n",
-        "`authorized_keys`: '/var/lib/stockade/homes/alice/.ssh' lies in /var/lib/stockade/homes | homes/, images/ and run/ of the state directory are the jails'\n\
+        "`authorized_keys`: '/var/lib/stockade/homes/alice/.ssh' lies in /var/lib/stockade/homes | homes/ and images/ of the state directory are the jails'\n\
          `directory`: '/var/lib/stockade' is the state directory itself | give it a path of its own",
     );
 }
@@ -350,10 +337,14 @@ fn a_reload_leaves_running_jails_alone() {
     let (old, mut new) = (good(SAMPLE), good(SAMPLE));
     new.jail.memory = 1 << 31;
     new.access.deny_users = vec![crate::identity::Pattern::new("bob")];
+    new.ssh.linger += std::time::Duration::from_secs(1);
     assert_eq!(old.fixed_against(&new), Vec::<&str>::new());
     new.jail.max_jails = 5;
     new.roles.gate.uid = 5;
-    assert_eq!(old.fixed_against(&new), ["jail.max_jails", "roles"]);
+    new.ssh.max_sessions += 1;
+    assert_eq!(old.fixed_against(&new), ["ssh.max_sessions", "roles.gate", "jail.max_jails"]);
+    new.aws = None;
+    assert!(old.fixed_against(&new).contains(&"[aws]".to_owned()));
 }
 
 proptest::proptest! {

@@ -174,7 +174,7 @@ pub struct Recording {
 pub enum Durability {
     /// On this machine's stable storage before it is shown.
     Local,
-    /// Written before it is shown, synced soon after.
+    /// There at most one second after it was shown.
     Relaxed,
 }
 
@@ -194,7 +194,7 @@ pub struct Audit {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Holds `images/`, `homes/` and `run/`.
+    /// Holds `images/` and `homes/`.
     pub directory: PathBuf,
 }
 
@@ -215,14 +215,9 @@ pub struct Account {
 }
 
 /// One slot of uids; the width of a user namespace that looks like a whole system.
-pub const SLOT: u32 = 65536;
+pub(super) const SLOT: u32 = 65536;
 
 impl Jail {
-    /// The first uid of a slot; `None` past `max_jails`.
-    pub fn uid_of(&self, slot: u32) -> Option<u32> {
-        (slot < self.max_jails).then(|| slot.checked_mul(SLOT)?.checked_add(self.uid_base)).flatten()
-    }
-
     /// All uids that jails may have.
     pub fn uids(&self) -> Range<u64> {
         let base = u64::from(self.uid_base);
@@ -230,34 +225,10 @@ impl Jail {
     }
 }
 
-impl MaxStartups {
-    /// The percentage of new connections to refuse while `open` have not logged in yet: none below `start`, then from
-    /// `rate` in a straight line to all at `full`, as OpenSSH does.
-    pub fn refuse_percent(&self, open: u32) -> u32 {
-        if open < self.start || self.rate == 0 && open < self.full {
-            return 0;
-        }
-        if open >= self.full || self.rate >= 100 {
-            return 100;
-        }
-        let (open, start, rate, full) =
-            (u64::from(open), u64::from(self.start), u64::from(self.rate), u64::from(self.full));
-        let percent = rate + (100 - rate) * (open - start) / (full - start).max(1);
-        u32::try_from(percent).unwrap_or(100)
-    }
-}
-
 impl Users {
     /// The static groups of a user.
     pub fn groups_of(&self, user: &Principal) -> BTreeSet<String> {
         self.groups.iter().filter(|(_, members)| members.contains(user)).map(|(name, _)| name.clone()).collect()
-    }
-}
-
-impl Ssh {
-    /// Whether a client may set this variable.
-    pub fn passes(&self, variable: &str) -> bool {
-        variable == "TERM" || self.env.iter().any(|pattern| pattern.matches(variable))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use russh::{Pty, Sig};
 
+use crate::identity::Pattern;
 use crate::privsep::message::{Size, Terminal};
 
 /// The longest user name that is passed on.
@@ -61,13 +62,13 @@ pub fn size(columns: u32, rows: u32, width: u32, height: u32) -> Size {
 }
 
 /// Adds a variable if its name is allowed and both are fit for an environment. A later value replaces an earlier one.
-pub fn variable(environment: &mut Vec<(String, String)>, allowed: &[String], name: &str, value: &str) -> bool {
+pub fn variable(environment: &mut Vec<(String, String)>, allowed: &[Pattern], name: &str, value: &str) -> bool {
     let fit = !name.is_empty()
         && name.len() <= 64
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && value.len() <= LONGEST_VALUE
         && !value.contains('\0');
-    if !fit || !(name == "TERM" || allowed.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes()))) {
+    if !fit || !(name == "TERM" || allowed.iter().any(|pattern| pattern.matches(name))) {
         return false;
     }
     if let Some((_, old)) = environment.iter_mut().find(|(known, _)| known == name) {
@@ -79,15 +80,6 @@ pub fn variable(environment: &mut Vec<(String, String)>, allowed: &[String], nam
     }
     environment.push((name.to_owned(), value.to_owned()));
     true
-}
-
-/// `*` stands for any text.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|n| text.get(n..).is_some_and(|tail| matches(rest, tail))),
-        Some((first, rest)) => text.split_first().is_some_and(|(head, tail)| head == first && matches(rest, tail)),
-    }
 }
 
 /// The signal's name, if it is one of RFC 4254 section 6.10.
@@ -118,7 +110,7 @@ mod tests {
 
     #[test]
     fn only_allowed_variables_pass() {
-        let allowed = ["LANG".to_owned(), "LC_*".to_owned()];
+        let allowed = ["LANG", "LC_*", "P?"].map(Pattern::new);
         let mut environment = Vec::new();
         for (name, value, passes) in [
             ("LANG", "C.UTF-8", true),
@@ -126,7 +118,10 @@ mod tests {
             ("LC_", "", true),
             ("TERM", "xterm", true),
             ("LANG", "de", true),
+            ("PS", "1", true),
             ("LANGUAGE", "de", false),
+            ("PS1", "$", false),
+            ("", "x", false),
             ("LD_PRELOAD", "/x", false),
             ("LC_A\0B", "C", false),
             ("LC_A=B", "C", false),
@@ -135,7 +130,7 @@ mod tests {
             assert_eq!(variable(&mut environment, &allowed, name, value), passes, "{name}");
         }
         assert_eq!(environment.first().unwrap().1, "de");
-        assert_eq!(environment.len(), 4);
+        assert_eq!(environment.len(), 5);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
 use super::input;
+use crate::identity::Pattern;
 
 /// Which algorithms are offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +48,8 @@ pub struct Settings {
     /// Session channels at a time on one connection.
     pub max_sessions: usize,
     pub keepalive: Duration,
-    /// Names of variables a client may set; `*` stands for any text. `TERM` comes with the terminal.
-    pub environment: Vec<String>,
+    /// Names of variables a client may set. `TERM` comes with the terminal.
+    pub environment: Vec<Pattern>,
     pub banner: Option<String>,
     pub rekey: Rekey,
 }
@@ -63,7 +64,7 @@ impl Default for Settings {
             max_auth_tries: 6,
             max_sessions: 10,
             keepalive: Duration::from_secs(30),
-            environment: vec!["LANG".into(), "LC_*".into()],
+            environment: vec![Pattern::new("LANG"), Pattern::new("LC_*")],
             banner: None,
             rekey: Rekey { bytes: 1 << 30, time: Duration::from_secs(3600) },
         }

@@ -15,7 +15,7 @@ use super::rootfs::{self, Bundle};
 use crate::privsep::link::{pair, send_packet};
 use crate::sys::clone::{Alone, Cloned, clone, exit_now, flags, unshare};
 use crate::sys::exec::exec_with;
-use crate::sys::seccomp::{Listener, install};
+use crate::sys::seccomp::{Instruction, Listener, install};
 use crate::sys::signal;
 
 /// Process 1 runs as nobody of its own range: neither the user nor root of the jail.
@@ -91,11 +91,11 @@ fn become_init(tools: &Tools<'_>, bundle: &Bundle<'_>, cgroup: &Cgroup, control:
     enter_user_namespace(bundle.userns)?;
     drop_to(INIT_UID, INIT_UID, CapabilitySet::empty())?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the jailer's memory")?;
-    confine(tools.filters)?;
     let null =
         rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).step("open /dev/null")?;
     // Process 1 waits in a read of its end.
     rustix::io::ioctl_fionbio(control, false).step("make the control socket wait")?;
+    confine(&tools.filters.of_init, tools.filters)?;
     let title = CString::from(c"stockade-init");
     let places = [null.as_fd(), null.as_fd(), null.as_fd(), control.as_fd()];
     Err(Fault { step: "execute process 1", error: exec_with(tools.init, &places, &[title], &[]) })
@@ -108,8 +108,8 @@ pub fn enter_user_namespace(userns: BorrowedFd<'_>) -> Result<(), Fault> {
 }
 
 /// See `filter` for the order.
-pub fn confine(filters: &Filters) -> Result<(), Fault> {
-    install(&filters.allowed, Listener::None).step("install the list of allowed calls")?;
+pub fn confine(allowed: &[Instruction], filters: &Filters) -> Result<(), Fault> {
+    install(allowed, Listener::None).step("install the list of allowed calls")?;
     install(&filters.unknown, Listener::None).step("install the filter of unknown calls")?;
     Ok(())
 }

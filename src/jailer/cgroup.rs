@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, statfs, unlinkat};
 
@@ -15,12 +16,17 @@ const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
 /// `CGROUP2_SUPER_MAGIC`
 const CGROUP2: i64 = 0x6367_7270;
 
+/// How long a start waits for what a killed jailer left.
+const SWEEP: Duration = Duration::from_secs(3);
+
 /// The directories below which jails get theirs.
 #[derive(Debug)]
 pub struct Cgroups {
     /// Each version 1 controller's; empty on a version 2 host.
     v1: Vec<(&'static str, OwnedFd)>,
     v2: Option<OwnedFd>,
+    /// Keeps moves into version 1 cgroups quick.
+    _quick: Option<OwnedFd>,
 }
 
 /// One jail's.
@@ -38,7 +44,7 @@ impl Cgroups {
     pub fn open(instance: &str) -> Result<Self, Fault> {
         let name = format!("stockade-{instance}");
         let is_v2 = |path: &str| statfs(path).is_ok_and(|fs| fs.f_type == CGROUP2);
-        let mut cgroups = Self { v1: Vec::new(), v2: None };
+        let mut cgroups = Self { v1: Vec::new(), v2: None, _quick: None };
         if is_v2(ROOT) {
             delegate(&PathBuf::from(ROOT))?;
             cgroups.v2 = Some(directory(&PathBuf::from(ROOT).join(&name))?);
@@ -51,6 +57,7 @@ impl Cgroups {
             if unified.to_str().is_some_and(is_v2) {
                 cgroups.v2 = Some(directory(&unified.join(&name))?);
             }
+            cgroups._quick = quick_moves().ok();
         }
         cgroups.sweep();
         Ok(cgroups)
@@ -111,8 +118,21 @@ impl Cgroups {
         }
     }
 
-    /// What a killed jailer left: its jails died with it, their directories did not.
+    /// What a killed jailer left: its jails die with it, their directories do not. Waits for the last of their processes,
+    /// whose uids the first new jail would get.
     fn sweep(&self) {
+        let since = Instant::now();
+        while !self.is_swept() {
+            if since.elapsed() > SWEEP {
+                eprintln!("stockade: jailer: processes of a former jailer's jails do not end; their cgroups stay");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn is_swept(&self) -> bool {
+        let mut swept = true;
         for parent in self.v1.iter().map(|(_, parent)| parent).chain(&self.v2) {
             let Ok(entries) = rustix::fs::Dir::read_from(parent) else { continue };
             for entry in entries.flatten() {
@@ -121,10 +141,11 @@ impl Cgroups {
                     if let Ok(left) = openat(parent, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
                         let _ = write(&left, "cgroup.kill", "1");
                     }
-                    let _ = unlinkat(parent, name, AtFlags::REMOVEDIR);
+                    swept &= unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok();
                 }
             }
         }
+        swept
     }
 }
 
@@ -133,7 +154,7 @@ impl Cgroup {
         self.v2.as_ref().map(AsFd::as_fd)
     }
 
-    /// Moves the calling process in, where it was not born in. Each write waits for a grace period of the kernel's.
+    /// Moves the calling process in, where it was not born in.
     pub fn enter(&self) -> Result<(), Fault> {
         for (_, procs) in &self.v1 {
             rustix::io::write(procs, b"0").step("enter the jail's cgroup")?;
@@ -161,6 +182,20 @@ impl Cgroup {
             let _ = write(own, "cgroup.kill", "1");
         }
     }
+}
+
+/// A move between version 1 cgroups waits for a grace period, some 10 ms, and a login makes two. A hierarchy mounted with
+/// `favordynmods` (kernel 6.0) has the kernel stay ready for moves instead, for as long as it is mounted; fork and exit
+/// take a slower path for that. This one has no controller and no path, and goes with the jailer.
+fn quick_moves() -> rustix::io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+    let context = fsopen("cgroup", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(context.as_fd(), "none")?;
+    fsconfig_set_flag(context.as_fd(), "favordynmods")?;
+    fsconfig_set_string(context.as_fd(), "name", "stockade")?;
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 const LIMIT: &str = "set a limit of the jail's cgroup";

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, fchmod, fchown, open};
 use rustix::process::{
-    DumpableBehavior, Gid, Pid, Resource, Rlimit, Signal, Uid, ioctl_tiocsctty, set_dumpable_behavior,
+    DumpableBehavior, Gid, Pid, Resource, Rlimit, Signal, Uid, getrlimit, ioctl_tiocsctty, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit,
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -138,7 +138,7 @@ fn become_program(
             send_packet(reports.as_fd(), &[report::LISTENER], &[listener.as_fd()]).step("hand over exec reports")?;
         }
     }
-    confine(tools.filters)?;
+    confine(&tools.filters.allowed, tools.filters)?;
     // The home may be full, foreign or gone: then the shell starts in /, as sshd does it.
     let _ = rustix::process::chdir(launch.home);
     let (path, arguments) = command_line(launch)?;
@@ -165,10 +165,15 @@ fn attach(terminal: Option<&OwnedFd>, pipes: Option<[BorrowedFd<'_>; 3]>) -> Res
 }
 
 fn limit() -> Result<(), Fault> {
-    let both = |n| Rlimit { current: Some(n), maximum: Some(n) };
-    setrlimit(Resource::Core, both(0)).step("limit core files")?;
-    setrlimit(Resource::Memlock, both(64 << 10)).step("limit locked memory")?;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum: Some(4096) }).step("limit descriptors")
+    lower(Resource::Core, 0, 0).step("limit core files")?;
+    lower(Resource::Memlock, 64 << 10, 64 << 10).step("limit locked memory")?;
+    lower(Resource::Nofile, 1024, 4096).step("limit descriptors")
+}
+
+/// Nobody here may raise what the bastion itself was given.
+fn lower(resource: Resource, current: u64, maximum: u64) -> rustix::io::Result<()> {
+    let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    setrlimit(resource, Rlimit { current: Some(most.min(current)), maximum: Some(most.min(maximum)) })
 }
 
 /// Everything is marked to close on exec: std, rustix and the kernel's own gifts. This makes sure of it.

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, wai
 
 use super::cgroup::Cgroup;
 use crate::identity::{Principal, Secret};
-use crate::privsep::message::{Number, Program, Terminal};
+use crate::privsep::message::Number;
 
 /// Where a bastion keeps what must not outlive the boot.
 pub fn instance_directory(instance: &str) -> String {
@@ -58,14 +58,6 @@ pub struct Channel {
     pub listener: Option<OwnedFd>,
     pub fault: Option<String>,
     pub running: bool,
-}
-
-/// What `Start` asks for, kept together.
-#[derive(Debug)]
-pub struct Wish {
-    pub program: Program,
-    pub terminal: Option<Terminal>,
-    pub environment: Vec<(String, String)>,
 }
 
 impl Jail {

@@ -1,14 +1,14 @@
-//! Jails: what the warden asks of them, what they report, how they are buried.
+//! Jails: what the warden asks of them, how they are buried.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Signal, kill_process_group};
 
-use super::build::{self, Tools, report};
+use super::build::{self, Tools};
 use super::enter::{self, Launch};
 use super::fault::{Fault, Step};
-use super::jail::{Channel, Jail, Stage, Wish, reap};
+use super::jail::{Channel, Jail, Stage};
 use super::plan::Plan;
 use super::rootfs::Bundle;
 use super::supervise::Jailer;
@@ -16,10 +16,7 @@ use super::userns::{self, RANGE};
 use super::watch::Source;
 use crate::audit::Event;
 use crate::identity::{Principal, Secret};
-use crate::privsep::link::{LinkError, pair, recv_packet};
-use crate::privsep::message::{
-    JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden, Number, WardenToJailer,
-};
+use crate::privsep::message::{JailerToPorter, JailerToTally, JailerToWarden, Number, WardenToJailer, Wish};
 use crate::privsep::{Role, table};
 use crate::session::SessionId;
 
@@ -45,8 +42,7 @@ impl Jailer {
                     self.tell(Role::Warden, JailerToWarden::Failed { session, reason: fault.to_string() }, Vec::new());
                 }
             }
-            WardenToJailer::Start { session, number, program, terminal, environment } => {
-                let wish = Wish { program, terminal, environment };
+            WardenToJailer::Start { session, number, wish } => {
                 if let Err(fault) = self.start(session, number, &wish) {
                     self.not_started(session, number, fault.to_string());
                 }
@@ -191,7 +187,7 @@ impl Jailer {
         Ok(())
     }
 
-    fn not_started(&mut self, session: SessionId, number: Number, reason: String) {
+    pub(super) fn not_started(&mut self, session: SessionId, number: Number, reason: String) {
         self.tell(Role::Warden, JailerToWarden::NotStarted { session, number, reason }, Vec::new());
     }
 
@@ -204,7 +200,7 @@ impl Jailer {
         }
     }
 
-    fn end(&mut self, session: SessionId) {
+    pub(super) fn end(&mut self, session: SessionId) {
         if let Some(jail) = self.jails.get_mut(&session) {
             jail.kill();
         }
@@ -218,148 +214,8 @@ impl Jailer {
         self.jails.values_mut().filter(|jail| jail.stage == Stage::Building).for_each(Jail::kill);
     }
 
-    // ---- what jails report -------------------------------------------------------------------------------------
-
-    pub(super) fn hear_jail(&mut self, session: SessionId) {
-        let Some(jail) = self.jails.get_mut(&session) else { return };
-        let Some(control) = &jail.control else { return };
-        let mut packet = Vec::new();
-        match recv_packet(control.as_fd(), &mut packet) {
-            Err(LinkError::Socket(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(doors) if packet == [report::DOORS] => jail.doors = doors,
-            Ok(_) if packet == [report::READY] && jail.stage == Stage::Building => {
-                jail.stage = Stage::Standing;
-                self.open_doors(session);
-                self.tell(Role::Warden, JailerToWarden::Built { session }, Vec::new());
-            }
-            Ok(_) if packet.first() == Some(&report::FAULT) => jail.fault = Some(sentence(&packet)),
-            // Process 1 has ended, or says what it cannot say.
-            Ok(_) | Err(_) => {
-                if let Some(control) = jail.control.take() {
-                    self.watch.remove(Source::Jail(session), &control);
-                }
-                jail.kill();
-            }
-        }
-    }
-
-    pub(super) fn open_doors(&mut self, session: SessionId) {
-        let Some(jail) = self.jails.get(&session) else { return };
-        let Ok(ride) = jail.doors.iter().map(OwnedFd::try_clone).collect::<std::io::Result<Vec<_>>>() else { return };
-        let doors = JailerToPorter::Doors { session, user: jail.user.clone(), token: jail.token.clone() };
-        self.tell(Role::Porter, doors, ride);
-    }
-
-    pub(super) fn watch_execs(&mut self, session: SessionId) {
-        let Some(jail) = self.jails.get(&session) else { return };
-        let listeners: Vec<(Number, OwnedFd)> = jail
-            .channels
-            .iter()
-            .filter_map(|(number, channel)| Some((*number, channel.listener.as_ref()?.try_clone().ok()?)))
-            .collect();
-        for (number, listener) in listeners {
-            self.tell(Role::Tally, JailerToTally::Watch { session, number }, vec![listener]);
-        }
-    }
-
-    pub(super) fn hear_channel(&mut self, session: SessionId, number: Number) {
-        let Some(channel) = self.jails.get_mut(&session).and_then(|jail| jail.channels.get_mut(&number)) else {
-            return;
-        };
-        let Some(reports) = &channel.reports else { return };
-        let mut packet = Vec::new();
-        match recv_packet(reports.as_fd(), &mut packet) {
-            Err(LinkError::Socket(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(ride) => match packet.first() {
-                Some(&report::MASTER) => channel.master = ride.into_iter().next(),
-                Some(&report::LISTENER) => {
-                    channel.listener = ride.into_iter().next();
-                    let copy = channel.listener.as_ref().and_then(|listener| listener.try_clone().ok());
-                    if let Some(copy) = copy {
-                        self.tell(Role::Tally, JailerToTally::Watch { session, number }, vec![copy]);
-                    }
-                }
-                _ => channel.fault = Some(sentence(&packet)),
-            },
-            Err(_) => self.reports_closed(session, number),
-        }
-    }
-
-    /// The program was executed, or never will be.
-    fn reports_closed(&mut self, session: SessionId, number: Number) {
-        let Some(channel) = self.jails.get_mut(&session).and_then(|jail| jail.channels.get_mut(&number)) else {
-            return;
-        };
-        if let Some(reports) = channel.reports.take() {
-            self.watch.remove(Source::Reports(session, number), &reports);
-        }
-        if let Some(fault) = channel.fault.clone() {
-            return self.not_started(session, number, fault);
-        }
-        if channel.master.is_none() && channel.pipes.is_empty() {
-            return self.not_started(session, number, "the jail ended".into());
-        }
-        channel.running = true;
-        let (master, pipes) = (channel.master.take(), std::mem::take(&mut channel.pipes));
-        let Ok((to_keeper, to_gate)) = pair() else { return self.end(session) };
-        let (message, mut ride) = match master {
-            Some(master) => (JailerToKeeper::Terminal { session, number }, vec![master]),
-            None => (JailerToKeeper::Pipes { session, number }, pipes),
-        };
-        ride.push(to_keeper);
-        self.tell(Role::Keeper, message, ride);
-        self.tell(Role::Gate, JailerToGate::Stream { session, number }, vec![to_gate]);
-        self.tell(Role::Warden, JailerToWarden::Started { session, number }, Vec::new());
-    }
-
-    pub(super) fn program_died(&mut self, session: SessionId, number: Number) {
-        // A short program may end before its start was noticed: keeper and gate must have its stream first. It alone had
-        // the other end of the reports, so this comes to their end.
-        while self.is_starting(session, number) {
-            self.hear_channel(session, number);
-        }
-        let Some(channel) = self.jails.get_mut(&session).and_then(|jail| jail.channels.get_mut(&number)) else {
-            return;
-        };
-        let Some(program) = channel.program.take() else { return };
-        let status = reap(&program);
-        self.watch.remove(Source::Program(session, number), &program);
-        // What it left behind keeps its exec reports as long as tally holds them.
-        let running = channel.running;
-        self.jails.get_mut(&session).map(|jail| jail.channels.remove(&number));
-        if running {
-            self.tell(Role::Keeper, JailerToKeeper::Ended { session, number, status }, Vec::new());
-            self.tell(Role::Warden, JailerToWarden::Exited { session, number, status }, Vec::new());
-        }
-        self.bury(session);
-    }
-
-    fn is_starting(&self, session: SessionId, number: Number) -> bool {
-        self.jails.get(&session).and_then(|j| j.channels.get(&number)).is_some_and(|c| c.reports.is_some())
-    }
-
-    pub(super) fn init_died(&mut self, session: SessionId) {
-        let Some(jail) = self.jails.get_mut(&session) else { return };
-        if let Some(init) = jail.init.take() {
-            reap(&init);
-            self.watch.remove(Source::Init(session), &init);
-        }
-        let was = jail.stage;
-        jail.kill();
-        while self.jails.get(&session).is_some_and(|jail| jail.control.is_some()) {
-            self.hear_jail(session);
-        }
-        if was == Stage::Building {
-            let fault = self.jails.get(&session).and_then(|jail| jail.fault.clone());
-            let reason = fault.unwrap_or_else(|| "the jail's first process died".into());
-            eprintln!("stockade: jailer: {session}: {reason}");
-            self.tell(Role::Warden, JailerToWarden::Failed { session, reason }, Vec::new());
-        }
-        self.bury(session);
-    }
-
     /// Takes away an ended jail, when the last of its processes is reaped.
-    fn bury(&mut self, session: SessionId) {
+    pub(super) fn bury(&mut self, session: SessionId) {
         if !self.jails.get(&session).is_some_and(|jail| jail.stage == Stage::Ending && jail.is_empty()) {
             return;
         }
@@ -382,7 +238,10 @@ impl Jailer {
         self.remember(session);
         self.tell(Role::Porter, JailerToPorter::Gone { session }, Vec::new());
         self.tell(Role::Tally, JailerToTally::Gone { session }, Vec::new());
-        self.tell(Role::Warden, JailerToWarden::Gone { session }, Vec::new());
+        match self.roles.contains_key(&Role::Warden) {
+            true => self.tell(Role::Warden, JailerToWarden::Gone { session }, Vec::new()),
+            false => self.mourned.push((session, jail.user, jail.note)),
+        }
     }
 
     fn remember(&mut self, session: SessionId) {
@@ -391,10 +250,6 @@ impl Jailer {
             self.gone.pop_front();
         }
     }
-}
-
-fn sentence(packet: &[u8]) -> String {
-    String::from_utf8_lossy(packet.get(1..).unwrap_or_default()).into_owned()
 }
 
 /// What the container addresses ask for; 256 bits that only this jail and the porter know.

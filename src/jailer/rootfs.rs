@@ -173,7 +173,8 @@ fn device(name: &str, number: Dev) -> Result<(), Fault> {
 
 /// Parts of /proc that belong to the host: hidden, or read-only.
 fn mask() -> Result<(), Fault> {
-    const HIDDEN: [&str; 11] = [
+    // The last four count what the whole host does: how often a neighbour's keys were pressed can be read from them.
+    const HIDDEN: [&str; 15] = [
         "kcore",
         "keys",
         "key-users",
@@ -185,6 +186,10 @@ fn mask() -> Result<(), Fault> {
         "kpagecgroup",
         "sched_debug",
         "latency_stats",
+        "interrupts",
+        "softirqs",
+        "schedstat",
+        "diskstats",
     ];
     const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
     for name in HIDDEN {
@@ -193,7 +198,7 @@ fn mask() -> Result<(), Fault> {
             mount_bind("dev/null", &*path).step("hide a part of /proc")?;
         }
     }
-    for name in ["acpi", "scsi"] {
+    for name in ["acpi", "scsi", "pressure"] {
         let path = format!("proc/{name}");
         if fs::symlink_metadata(&path).is_ok() {
             mount("none", &*path, "tmpfs", DOTS | MountFlags::RDONLY, c"size=0").step("hide a part of /proc")?;

@@ -32,8 +32,11 @@ const LOAD_DEADLINE: i64 = 30;
 /// Why no plan came.
 #[derive(Debug)]
 pub enum NoPlan {
-    /// The loader has said what is wrong; this is its exit code.
-    Refused(u8),
+    /// The loader has said in the log what is wrong, and here in one sentence.
+    Refused {
+        code: u8,
+        reason: String,
+    },
     Fault(Fault),
 }
 
@@ -54,7 +57,7 @@ fn serve(configuration: &str) -> Result<ExitCode, Fault> {
     let program = open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open the program")?;
     let (plan, held) = match load(&alone, &program, configuration, None) {
         Ok(loaded) => loaded,
-        Err(NoPlan::Refused(code)) => return Ok(ExitCode::from(code)),
+        Err(NoPlan::Refused { code, .. }) => return Ok(ExitCode::from(code)),
         Err(NoPlan::Fault(fault)) => return Err(fault),
     };
     // For its children too, from their first moment.
@@ -129,10 +132,12 @@ pub fn load(alone: &Alone, program: &OwnedFd, path: &str, former: Option<&OwnedF
     drop(theirs);
     let answer = wait_for_plan(&ours, &pidfd);
     let status = reap(&pidfd);
+    let code = u8::try_from(status >> 8).ok().filter(|c| *c != 0).unwrap_or(1);
     match (status, answer) {
-        (0, Ok(plan)) => Ok(plan),
+        (0, Ok(Ok(plan))) => Ok(plan),
+        (_, Ok(Err(reason))) => Err(NoPlan::Refused { code, reason }),
         (0, Err(fault)) => Err(NoPlan::Fault(fault)),
-        (status, _) => Err(NoPlan::Refused(u8::try_from(status >> 8).ok().filter(|c| *c != 0).unwrap_or(1))),
+        (status, _) => Err(NoPlan::Refused { code, reason: format!("the loader ended with status {status:#x}") }),
     }
 }
 
@@ -155,7 +160,8 @@ fn become_loader(
     Err(Fault { step: "execute the loader", error: exec_with(program, &places, &arguments, &environment) })
 }
 
-fn wait_for_plan(socket: &OwnedFd, loader: &OwnedFd) -> Result<(Plan, Held), Fault> {
+/// The plan and what it needs, or the loader's reason why there is none.
+fn wait_for_plan(socket: &OwnedFd, loader: &OwnedFd) -> Result<Result<(Plan, Held), String>, Fault> {
     let deadline = Timespec { tv_sec: LOAD_DEADLINE, tv_nsec: 0 };
     if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&deadline)).step("wait for the loader")? == 0 {
         let _ = pidfd_send_signal(loader, Signal::KILL);
@@ -163,8 +169,12 @@ fn wait_for_plan(socket: &OwnedFd, loader: &OwnedFd) -> Result<(Plan, Held), Fau
     }
     let mut packet = Vec::new();
     let descriptors = recv_packet(socket.as_fd(), &mut packet).map_err(|e| Fault::new("hear the loader", e))?;
-    let plan: Plan = minicbor::decode(&packet).map_err(|e| Fault::new("understand the loader", e))?;
+    let answer: Result<Plan, String> = minicbor::decode(&packet).map_err(|e| Fault::new("understand the loader", e))?;
+    let plan = match answer {
+        Ok(plan) => plan,
+        Err(reason) => return Ok(Err(reason)),
+    };
     let held =
         Held::sort(&plan, descriptors).ok_or_else(|| Fault::new("hear the loader", "descriptors are missing"))?;
-    Ok((plan, held))
+    Ok(Ok((plan, held)))
 }

@@ -12,15 +12,15 @@ use super::home::Homes;
 use super::jail::{Jail, Stage, reap};
 use super::plan::{Held, Plan};
 use super::roles::Running;
-use super::start::{NoPlan, load, sealed};
+use super::start::sealed;
 use super::watch::{Source, Watch};
 use crate::audit::Event;
+use crate::identity::Principal;
 use crate::privsep::Role;
 use crate::privsep::link::{LinkError, decode, encode, pair, recv_packet};
 use crate::privsep::message::{FromJailer, JailerToKeeper, JailerToWarden, Message, WardenToJailer};
 use crate::session::SessionId;
 use crate::sys::clone::Alone;
-use crate::sys::signal;
 
 /// A role that dies again within this time waits this long before its next start.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -29,8 +29,6 @@ const MOST_UNTOLD: usize = 1024;
 /// How names become addresses on this host; read again at each reload.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
-/// How long roles have to finish what they write.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Everything the jailer holds.
 #[derive(Debug)]
@@ -54,6 +52,9 @@ pub struct Jailer {
     /// Cgroups that were still busy when their jail was gone, and the slots that rest with them.
     pub(super) resting: Vec<(Cgroup, u32)>,
     pub(super) gone: VecDeque<SessionId>,
+    /// What went while there was no warden to tell: it told audit and recorder of the beginning, its successor must of the
+    /// end.
+    pub(super) mourned: Vec<(SessionId, Principal, Vec<u8>)>,
     pub(super) stopping: Option<Instant>,
     /// What happened while there was no keeper to tell.
     pub(super) untold: VecDeque<Event>,
@@ -87,6 +88,7 @@ impl Jailer {
             jails: BTreeMap::new(),
             resting: Vec::new(),
             gone: VecDeque::new(),
+            mourned: Vec::new(),
             stopping: None,
             untold: VecDeque::new(),
         })
@@ -155,7 +157,7 @@ impl Jailer {
     }
 
     /// Hands a role the configuration and what else it holds.
-    fn begin(&mut self, role: Role, again: bool) {
+    pub(super) fn begin(&mut self, role: Role, again: bool) {
         let mut ride = vec![self.held.configuration.try_clone()];
         match role {
             Role::Keeper => ride.extend([self.held.recordings.try_clone(), self.held.audit.try_clone()]),
@@ -189,14 +191,26 @@ impl Jailer {
 
     /// What a role that was started again must know of the jails.
     fn tell_what_stands(&mut self, role: Role) {
-        let standing: Vec<SessionId> =
-            self.jails.iter().filter(|(_, jail)| jail.stage == Stage::Standing).map(|(id, _)| *id).collect();
+        // A jail on its way out is the warden's affair until it is gone.
+        let told = |jail: &Jail| match jail.stage {
+            Stage::Standing => true,
+            Stage::Ending => role == Role::Warden,
+            Stage::Building => false,
+        };
+        let standing: Vec<SessionId> = self.jails.iter().filter(|(_, jail)| told(jail)).map(|(id, _)| *id).collect();
         for session in standing {
             match role {
                 Role::Porter => self.open_doors(session),
                 Role::Tally => self.watch_execs(session),
                 Role::Warden => self.tell_running(session),
                 Role::Keeper | Role::Gate => {}
+            }
+        }
+        if role == Role::Warden {
+            for (session, user, note) in std::mem::take(&mut self.mourned) {
+                let running = JailerToWarden::Running { session, user, note, numbers: Vec::new() };
+                self.tell(Role::Warden, running, Vec::new());
+                self.tell(Role::Warden, JailerToWarden::Gone { session }, Vec::new());
             }
         }
     }
@@ -314,93 +328,6 @@ impl Jailer {
         if self.stopping.is_none() {
             self.restart_due();
         }
-    }
-
-    fn hear_signals(&mut self, signals: &OwnedFd) {
-        while let Ok(Some(number)) = signal::next(signals.as_fd()) {
-            match number {
-                libc::SIGHUP => self.reload(),
-                _ => self.stop(number),
-            }
-        }
-    }
-
-    /// A new configuration for jails to come, or the reason why there is none.
-    fn reload(&mut self) {
-        match load(&self.alone, &self.program, &self.configuration, Some(&self.held.configuration)) {
-            Ok((plan, held)) => {
-                let outward = plan.egress != self.plan.egress;
-                // What the first configuration opened stays; uids cannot change under jails that stand.
-                self.plan = Plan {
-                    instance: self.plan.instance.clone(),
-                    accounts: self.plan.accounts.clone(),
-                    uid_base: self.plan.uid_base,
-                    max_jails: self.plan.max_jails,
-                    homes: self.plan.homes.clone(),
-                    ..plan
-                };
-                self.held.configuration = held.configuration;
-                self.held.keys = held.keys;
-                self.held.host_keys = held.host_keys;
-                for role in Role::ALL {
-                    self.begin(role, true);
-                }
-                // A network namespace is for a process's life; the doors wait for the next one.
-                if let Some(porter) = self.roles.get(&Role::Porter).filter(|_| outward) {
-                    porter.kill();
-                }
-                self.event(Event::ConfigurationLoaded { digest: self.plan.digest.clone() });
-                eprintln!("stockade: jailer: a new configuration is in force");
-            }
-            Err(NoPlan::Refused(_)) => {
-                self.event(Event::ConfigurationRefused { reason: "it has mistakes; the log shows them".into() });
-                eprintln!("stockade: jailer: the former configuration stays");
-            }
-            Err(NoPlan::Fault(fault)) => {
-                self.event(Event::ConfigurationRefused { reason: fault.to_string() });
-                eprintln!("stockade: jailer: {fault}; the former configuration stays");
-            }
-        }
-    }
-
-    fn stop(&mut self, signal: i32) {
-        if self.stopping.is_some() {
-            return;
-        }
-        self.stopping = Some(Instant::now());
-        if let Some(gate) = self.roles.get(&Role::Gate) {
-            gate.kill();
-        }
-        self.end_all();
-        self.event(Event::Stopped { reason: format!("signal {signal}") });
-    }
-
-    /// After a signal: first the jails, then the roles by the end of their control sockets, then ourselves.
-    fn finished(&mut self) -> Option<ExitCode> {
-        let since = self.stopping?;
-        let late = since.elapsed() > STOP_DEADLINE;
-        if !self.jails.is_empty() && !late {
-            return None;
-        }
-        // In the reverse order of their start: whoever records hears the others out.
-        if let Some(last) = Role::ALL.iter().rev().find_map(|role| self.roles.get(role))
-            && !last.is_behind()
-        {
-            let _ = rustix::net::shutdown(&last.control, rustix::net::Shutdown::Write);
-        }
-        if late {
-            self.roles.values().for_each(Running::kill);
-        }
-        if !self.roles.is_empty() && !late {
-            return None;
-        }
-        for (cgroup, _) in &self.resting {
-            self.cgroups.remove(cgroup);
-        }
-        self.cgroups.close();
-        self.homes.close();
-        super::start::tidy(&self.run);
-        Some(ExitCode::SUCCESS)
     }
 }
 

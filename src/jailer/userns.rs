@@ -11,7 +11,7 @@ use super::fault::{Fault, Step};
 use crate::sys::clone::{Alone, Cloned, clone, exit_now};
 
 /// How many uids a jail has.
-pub const RANGE: u32 = 65536;
+pub(super) const RANGE: u32 = 65536;
 
 /// A namespace that maps 0 to `base`, kept by its descriptor alone: the process that carries it ends here.
 pub fn make(alone: &Alone, base: u32) -> Result<OwnedFd, Fault> {

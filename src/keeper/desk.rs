@@ -21,7 +21,7 @@ use crate::audit::{self, Sink};
 use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{
-    JailerToKeeper, KeeperToWarden, Number, Program, Silence, Terminal, ToKeeper, WardenToKeeper,
+    JailerToKeeper, KeeperToWarden, Number, Program, Silence, ToKeeper, WardenToKeeper, Wish,
 };
 use crate::privsep::stream::{FromKeeper, KeeperEnd};
 use crate::recording::{self, Header, Store};
@@ -137,7 +137,7 @@ impl Desk {
                     session.detach(number);
                 }
                 let _ = stream.send(&FromKeeper::Notice("this session is not recorded; it ends".into())).await;
-                return self.warden.tell(KeeperToWarden::Drained { session: id, number }).await;
+                return;
             }
         };
         let desk = self.clone();
@@ -152,7 +152,6 @@ impl Desk {
             };
             channel.run(ends).await;
             session.detach(number);
-            desk.warden.tell(KeeperToWarden::Drained { session: id, number }).await;
         });
     }
 
@@ -187,9 +186,9 @@ impl Desk {
     async fn obey(self: &Arc<Self>, message: WardenToKeeper, reign: Reign) -> Result<(), LinkError> {
         match message {
             WardenToKeeper::Open { session, header } => return self.open(session, header, reign),
-            WardenToKeeper::Channel { session, number, program, terminal, environment } => {
+            WardenToKeeper::Channel { session, number, wish } => {
                 if let Some(session) = self.session(session) {
-                    let event = channel_event(number, program, terminal, environment);
+                    let event = channel_event(number, wish);
                     // An ended recording cannot take it, and nothing will run in it.
                     let _: Result<_, Ended> = session.tape.push_now(event);
                     session.announce(number);
@@ -289,12 +288,8 @@ fn pipes(input: OwnedFd, output: OwnedFd, error: OwnedFd) -> io::Result<Ends> {
     Ok(Ends::Pipes { input: Watched::new(input)?, output: Watched::new(output)?, error: Watched::new(error)? })
 }
 
-fn channel_event(
-    number: Number,
-    program: Program,
-    terminal: Option<Terminal>,
-    environment: Vec<(String, String)>,
-) -> recording::Event {
+fn channel_event(number: Number, wish: Wish) -> recording::Event {
+    let Wish { program, terminal, environment } = wish;
     let program = match program {
         Program::Shell => None,
         Program::Exec(command) => Some(command),

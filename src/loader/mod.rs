@@ -24,24 +24,34 @@ const MISTAKEN: u8 = 78;
 
 /// Loads `path`; `again`: for a reload, which opens no listeners.
 pub fn run(path: &Path, again: bool) -> ExitCode {
-    let config = match config::load(path) {
-        Ok(config) => config,
-        Err(report) => {
-            eprintln!("{report}");
+    let socket = match crate::sys::exec::inherited(3) {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("stockade: the loader is a part of `stockade serve`: {error}");
             return ExitCode::from(MISTAKEN);
         }
     };
-    match hand_over(&config, again) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("stockade: {error:#}");
-            ExitCode::from(MISTAKEN)
+    let reason = match config::load(path) {
+        Err(report) => {
+            eprintln!("{report}");
+            "it has mistakes; the log shows them".to_owned()
         }
+        Ok(config) => match hand_over(&config, again, &socket) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("stockade: {error:#}");
+                format!("{error:#}")
+            }
+        },
+    };
+    if let Ok(packet) = minicbor::to_vec(Err::<Plan, _>(&reason)) {
+        // At a start nobody listens for it any more: the log has it.
+        let _ = send_packet(socket.as_fd(), &packet, &[]);
     }
+    ExitCode::from(MISTAKEN)
 }
 
-fn hand_over(config: &Config, again: bool) -> anyhow::Result<()> {
-    let socket = crate::sys::exec::inherited(3)?;
+fn hand_over(config: &Config, again: bool, socket: &OwnedFd) -> anyhow::Result<()> {
     if again {
         keep_what_is_fixed(config)?;
     }
@@ -61,7 +71,7 @@ fn hand_over(config: &Config, again: bool) -> anyhow::Result<()> {
     let plan = plan(config, &image, listeners.len())?;
     held.extend(listeners);
     let ride: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
-    let packet = minicbor::to_vec(&plan)?;
+    let packet = minicbor::to_vec(Ok::<_, String>(&plan))?;
     send_packet(socket.as_fd(), &packet, &ride).step("hand the plan to the jailer")?;
     Ok(())
 }
@@ -90,7 +100,7 @@ fn host_key(path: &Path) -> Result<OwnedFd, Fault> {
         let what = format!("{}: others can read it (mode {:04o}); chmod 600 it", path.display(), mode & 0o7777);
         return Err(Fault::new("use a host key", what));
     }
-    Ok(std::fs::File::from(file.into_parts().0).into())
+    Ok(file.into_parts().0.into())
 }
 
 fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::Result<Plan> {

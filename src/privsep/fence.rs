@@ -3,7 +3,6 @@
 //! Both say the same twice over: no file but beneath the descriptors it holds, no exec, no connection out (the warden
 //! excepted, and the porter where somebody may reach something outside). The calls a role does not need answer EPERM.
 
-use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use landlock::{
@@ -11,12 +10,10 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-};
 
 use super::Role;
-use crate::sys::seccomp::{CLONE_NEW, Instruction, Listener, install, unknown};
+use crate::sys::allow::{AllowList, If};
+use crate::sys::seccomp::{CLONE_NEW, Listener, install, unknown};
 
 /// What a role may do beneath a descriptor it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +40,7 @@ pub enum FenceError {
     #[error("this kernel has no landlock; boot it with landlock in lsm=")]
     NoLandlock,
     #[error("cannot build the list of system calls")]
-    Calls(#[source] seccompiler::BackendError),
+    Calls(#[source] std::io::Error),
     #[error("cannot install the list of system calls")]
     Seccomp(#[source] std::io::Error),
 }
@@ -57,21 +54,12 @@ pub fn enter(role: Role, reach: Reach, beneath: &[(BorrowedFd<'_>, May)]) -> Res
         landlock(reach, beneath)?;
     }
     // Threads, and nothing that has a namespace of its own.
-    let no_namespaces = SeccompCmpOp::MaskedEq(CLONE_NEW);
-    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let mut calls: BTreeMap<i64, Vec<_>> = EVERYBODY.iter().chain(own(role)).map(|call| (*call, Vec::new())).collect();
-    let threads = SeccompCondition::new(0, SeccompCmpArgLen::Dword, no_namespaces, 0);
-    let threads = threads.and_then(|condition| SeccompRule::new(vec![condition])).map_err(FenceError::Calls)?;
-    calls.insert(libc::SYS_clone, vec![threads]);
+    let mut calls = AllowList::of(EVERYBODY.iter().chain(own(role)).chain(outward(reach)))
+        .only(libc::SYS_clone, [vec![If::Masked(0, CLONE_NEW, 0)]]);
     if reach == Reach::Internet {
-        calls.insert(libc::SYS_socket, internet().map_err(FenceError::Calls)?);
-        // A UDP socket needs a port of its own to ask for names from; landlock lets no TCP socket have one.
-        calls.extend([libc::SYS_connect, libc::SYS_bind].map(|call| (call, Vec::new())));
+        calls = calls.only(libc::SYS_socket, internet());
     }
-    let filter = SeccompFilter::new(calls, refuse, SeccompAction::Allow, TargetArch::x86_64);
-    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(FenceError::Calls)?;
-    let program: Vec<Instruction> =
-        program.iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+    let program = calls.compile().map_err(FenceError::Calls)?;
     // First, for the list has no call to install another: the list lets clone3 through, and this one says ENOSYS.
     install(&unknown(), Listener::None).map_err(FenceError::Seccomp)?;
     install(&program, Listener::None).map_err(FenceError::Seccomp)?;
@@ -102,25 +90,28 @@ fn landlock(reach: Reach, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), Fence
     Ok(())
 }
 
+/// A UDP socket needs a port of its own to ask for names from; landlock lets no TCP socket have one.
+fn outward(reach: Reach) -> &'static [i64] {
+    match reach {
+        Reach::Internet => &[libc::SYS_connect, libc::SYS_bind],
+        Reach::Nowhere => &[],
+    }
+}
+
 /// Landlock does not mediate a unix socket's path, and one of them is the engine's; nothing raw, nothing of ICMP.
-fn internet() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let equals = |number: u8, value: i32| {
-        SeccompCondition::new(number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
-    };
-    let flags = u64::from((libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).cast_unsigned());
-    let kind = |value: i32| {
-        let kind = SeccompCmpOp::MaskedEq(u64::from(u32::MAX) & !flags);
-        SeccompCondition::new(1, SeccompCmpArgLen::Dword, kind, u64::from(value.cast_unsigned()))
-    };
-    let mut rules = Vec::new();
+fn internet() -> Vec<Vec<If>> {
+    let number = i32::cast_unsigned;
+    let flags = number(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
+    let mut ways = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        for (of_kind, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
-            for protocol in [0, protocol] {
-                rules.push(SeccompRule::new(vec![equals(0, family)?, kind(of_kind)?, equals(2, protocol)?])?);
+        for (kind, own) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+            for protocol in [0, own] {
+                let kind = If::Masked(1, !flags, number(kind));
+                ways.push(vec![If::Is(0, number(family)), kind, If::Is(2, number(protocol))]);
             }
         }
     }
-    Ok(rules)
+    ways
 }
 
 /// Tries from inside what must not work; the names of what worked all the same.

@@ -48,17 +48,6 @@ pub enum Door {
     Egress,
 }
 
-/// What a role holds besides its links, in the order the descriptors follow the configuration in `Begin`.
-pub const fn held(role: Role) -> &'static [&'static str] {
-    match role {
-        Role::Keeper => &["recordings' folder", "audit file's folder"],
-        Role::Tally => &["/proc"],
-        Role::Porter => &["/etc/resolv.conf", "/etc/hosts"],
-        Role::Warden => &["authorized keys' folder"],
-        Role::Gate => &["listeners", "host keys"],
-    }
-}
-
 /// A jail's life, as far as the boundary goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JailPhase {

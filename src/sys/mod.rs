@@ -3,6 +3,8 @@
 //! `rustix` has most system calls as safe functions and callers use it directly; what it has not is here.
 //! `init.rs` is not a module but a program of its own: process 1 of each jail, built by `build.rs`.
 
+pub mod allow;
+pub mod attempt;
 pub mod clone;
 pub mod exec;
 pub mod loop_device;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// One instruction of classic BPF.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
     pub code: u16,
@@ -46,7 +46,7 @@ pub fn install(program: &[Instruction], listener: Listener) -> io::Result<Option
 pub const FIRST_UNKNOWN: u32 = 469;
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
-pub const CLONE_NEW: u64 = 0x7E02_0000;
+pub const CLONE_NEW: u32 = 0x7E02_0000;
 
 // BPF, linux/bpf_common.h and linux/seccomp.h.
 pub const LOAD: u16 = 0x20;

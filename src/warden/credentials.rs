@@ -21,6 +21,8 @@ use crate::session::SessionId;
 /// The metadata door serves nothing with less than 25 minutes left (SDKs stretch what they hold), so this leaves it
 /// five minutes of failing renewals before anybody notices.
 const RENEW_AT: Duration = Duration::from_secs(30 * 60);
+/// As `porter::metadata` has it.
+const LEAST: Duration = Duration::from_secs(25 * 60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A refusal is somebody's decision: it is asked about again because somebody may decide anew.
@@ -229,11 +231,15 @@ impl<S: Sts> Keep<S> {
     }
 }
 
-/// When to renew what lives this long: at 30 minutes left, or half-way where it does not live an hour.
+/// When to renew what lives this long: at 30 minutes left. What lives hardly longer is renewed while the metadata door
+/// still serves it, what that door never serves half-way.
 fn renewal(remaining: Duration) -> Duration {
-    let early = remaining.saturating_sub(RENEW_AT);
+    let pause = match remaining.checked_sub(LEAST) {
+        Some(served) if !served.is_zero() => remaining.saturating_sub(RENEW_AT).max(served / 2),
+        _ => remaining / 2,
+    };
     // Never at once: an answer that is already old would otherwise be asked for without end.
-    early.max(remaining / 2).max(LONGEST_PAUSE)
+    pause.max(LONGEST_PAUSE)
 }
 
 fn back_off(failures: u32) -> Duration {

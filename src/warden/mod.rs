@@ -1,7 +1,7 @@
 //! The warden: decides who gets in and what a session may have, and asks the jailer, the keeper and the porter to do it.
 //!
 //! It holds the policy and the bastion's AWS identity. It never sees a byte of a terminal, of a recording, or of what a
-//! jail or a cluster sends. Everything it hears goes through one queue, so that each decision sees a whole state.
+//! jail sends. Everything it hears goes through one queue, so that each decision sees a whole state.
 
 pub mod authority;
 mod court;
@@ -84,9 +84,9 @@ pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), Warde
             Post::Jailer(Ok((FromJailer::Told(told), _))) => court.hear_jailer(told),
             Post::Gate(term, Ok((message, _))) => court.hear_gate(term, message),
             Post::Gate(term, Err(error)) => court.lost_gate(term, &error),
-            Post::Keeper(Ok((message, _))) => court.hear_keeper(message),
+            Post::Keeper(reign, Ok((message, _))) => court.hear_keeper(reign, message),
             // The jailer ends every jail when the keeper dies, and tells us of each.
-            Post::Keeper(Err(_)) => court.lost_keeper(),
+            Post::Keeper(reign, Err(_)) => court.lost_keeper(reign),
             Post::Judged(judged) => court.judged(*judged),
             Post::Reviewed { session, review } => court.judged_again(session, review),
             Post::Due(due) => court.due(due),
@@ -112,8 +112,8 @@ fn introduce<J: Judge, S: Sponsor>(
         }
         Role::Keeper => {
             let link = Arc::new(Link::new(socket)?);
-            court.met_keeper(Outbox::to(link.clone()));
-            tokio::spawn(read(link, post.clone(), Post::Keeper));
+            let reign = court.met_keeper(Outbox::to(link.clone()));
+            tokio::spawn(read(link, post.clone(), move |received| Post::Keeper(reign, received)));
         }
         Role::Porter => court.met_porter(Outbox::to(Arc::new(Link::<_, Silence>::new(socket)?))),
         Role::Warden | Role::Tally => {}

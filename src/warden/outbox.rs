@@ -19,7 +19,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Outbox<S> {
     waiting: mpsc::Sender<S>,
-    sends: JoinHandle<()>,
+    /// Ends with what it could not send.
+    sends: JoinHandle<Vec<S>>,
 }
 
 impl<S: Message + Sync> Outbox<S> {
@@ -28,9 +29,11 @@ impl<S: Message + Sync> Outbox<S> {
         let sends = tokio::spawn(async move {
             while let Some(message) = waiting.recv().await {
                 if link.send(&message).await.is_err() {
-                    return;
+                    waiting.close();
+                    return std::iter::once(message).chain(std::iter::from_fn(|| waiting.try_recv().ok())).collect();
                 }
             }
+            Vec::new()
         });
         Self { waiting: outbox, sends }
     }
@@ -38,6 +41,12 @@ impl<S: Message + Sync> Outbox<S> {
     /// False when the peer is gone or has not read for very long: what is said to it is lost.
     pub fn say(&self, message: S) -> bool {
         self.waiting.try_send(message).is_ok()
+    }
+
+    /// What a peer that is gone has not been sent.
+    pub async fn unsaid(self) -> Vec<S> {
+        drop(self.waiting);
+        self.sends.await.unwrap_or_default()
     }
 
     /// Sends what still waits, as far as the peer takes it in time.

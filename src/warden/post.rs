@@ -23,7 +23,8 @@ pub type Term = u64;
 pub enum Post {
     Jailer(Received<FromJailer<JailerToWarden>>),
     Gate(Term, Received<GateToWarden>),
-    Keeper(Received<KeeperToWarden>),
+    /// From the keeper of a reign.
+    Keeper(u64, Received<KeeperToWarden>),
     /// Somebody's keys and groups were looked up, and this is the decision.
     Judged(Box<Judged>),
     /// Somebody who is in was decided on again.

@@ -8,7 +8,7 @@ use minicbor::{Decode, Encode};
 use super::post::Term;
 use crate::config::Egress;
 use crate::identity::Principal;
-use crate::privsep::message::{Channel, Connection, Number, Program, Terminal};
+use crate::privsep::message::{Channel, Connection, Number, Wish};
 use crate::session::SessionId;
 
 /// What the configuration says about sessions.
@@ -76,13 +76,6 @@ pub enum Stage {
     /// Asked of the jailer.
     Starting,
     Running,
-}
-
-#[derive(Debug)]
-pub struct Wish {
-    pub program: Program,
-    pub terminal: Option<Terminal>,
-    pub environment: Vec<(String, String)>,
 }
 
 /// What a warden leaves with the jailer for the next one.

@@ -101,6 +101,68 @@ fn sighup_keeps_the_old_configuration_where_the_new_has_mistakes() {
     assert_eq!(yard.ssh("alice").run("echo fine").ok(), "fine");
 }
 
+/// A key that is taken away takes its user's sessions along; others stay.
+#[test]
+fn sighup_ends_the_sessions_of_a_removed_key() {
+    let yard = Yard::new().user("alice").user("bob").start();
+    let mut alice = yard.ssh("alice").terminal();
+    alice.prompt();
+    let mut bob = yard.ssh("bob").terminal();
+    bob.prompt();
+    let another = std::fs::read_to_string(yard.path("host_ed25519.pub")).unwrap();
+    std::fs::write(yard.path("keys/alice"), another).unwrap();
+    yard.signal("HUP");
+    let ended = yard.audit().wait_for("SK2002I", |event| event["user"]["name"] == "alice");
+    assert!(ended["unmapped"]["reason"].as_str().unwrap().contains("key"), "{ended}");
+    assert_ne!(alice.end(), 0);
+    assert_eq!(bob.shell("echo still here"), "still here");
+    assert_eq!(yard.ssh("alice").run("true").code, Some(255));
+    std::fs::remove_file(yard.path("keys/bob")).unwrap();
+    yard.signal("HUP");
+    yard.audit().wait_for("SK2002I", |event| event["user"]["name"] == "bob");
+    bob.end();
+}
+
+/// What is made once cannot change under a running bastion: refused by its name, and with it all else in the file.
+#[test]
+fn sighup_refuses_to_change_what_is_fixed() {
+    let yard = Yard::new().user("alice").user("bob").start();
+    let other = yard.path("other-keys");
+    std::fs::create_dir(&other).unwrap();
+    let settings = [
+        ("listen.ssh", format!("listen.ssh = ['127.0.0.1:{}']", yard.port() + 1000)),
+        ("ssh.max_sessions", "ssh.max_sessions = 1".into()),
+        ("recording.input", "recording.input = 'none'".into()),
+        ("recording.directory", format!("recording.directory = '{}'", yard.path("elsewhere").display())),
+        ("jail.max_jails", "jail.max_jails = 2".into()),
+        ("roles.gate", "roles.gate = '64321:64321'".into()),
+        ("users.authorized_keys", format!("users.authorized_keys = '{}'", other.display())),
+        ("audit.file", format!("audit.file = '{}'", yard.path("audit/other.jsonl").display())),
+        ("[aws]", "aws.region = 'us-east-1'\naws.role = 'arn:aws:iam::123456789012:role/{user}'".into()),
+    ];
+    for (name, setting) in &settings {
+        yard.configure(&format!("{setting}\naccess.deny_users = ['bob']"));
+        yard.signal("HUP");
+        let says = |text: &str| text.contains(name) && text.contains("restart");
+        yard.audit().wait_for("SK7002W", |event| says(event["unmapped"]["reason"].as_str().unwrap()));
+        until(&format!("{name} in the log"), || yard.log().lines().any(says).then_some(()));
+    }
+    assert_eq!(yard.audit().of("SK7002W").len(), settings.len());
+    assert_eq!(yard.audit().of("SK7001I").len(), 1, "the first configuration is in force");
+    for user in ["alice", "bob"] {
+        assert_eq!(yard.ssh(user).input("in").run("cat").ok(), "in", "{user}");
+    }
+    for session in yard.sessions() {
+        let recording = yard.recording(session["session"].as_str().unwrap()).closed();
+        assert_eq!(recording.bytes("input"), b"in");
+    }
+    // Of [ssh] one setting may change.
+    yard.configure("ssh.linger = '2s'\naccess.deny_users = ['bob']");
+    yard.signal("HUP");
+    until("a second configuration", || (yard.audit().of("SK7001I").len() == 2).then_some(()));
+    assert_eq!(yard.ssh("bob").run("true").code, Some(255));
+}
+
 /// "`stockade audit codes` prints the table from the doc comments": every code the bastion wrote is in it.
 #[test]
 fn every_code_is_in_the_table() {

@@ -2,11 +2,12 @@
 //! configuration: AWS CLI, boto3, curl."
 
 use std::process::Command;
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::aws::Bed;
-use crate::yard::{Plan, Yard, until};
+use crate::yard::{Plan, Terminal, Yard, until, within};
 
 /// A bastion with the bed as its AWS; the jail's own calls do not reach it, as they reach nothing.
 fn yard(bed: &Bed) -> Plan {
@@ -48,11 +49,17 @@ fn curl_gets_the_users_own_role() {
     assert_ne!(keys[0], keys[1]);
 }
 
-/// "RoleSessionName = session id, SourceIdentity = user": as STS saw it.
+/// "RoleSessionName = session id, SourceIdentity = user, session tags, optional inline policy": as STS saw it.
 #[test]
 fn sts_sees_the_session_and_the_user() {
     let bed = Bed::start();
-    let yard = yard(&bed).config("aws.session_tags = { team = 'platform' }").start();
+    let policy = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"s3:Delete*","Resource":"*"}]}"#;
+    std::fs::write(bed.path("policy.json"), format!("{policy}\n")).unwrap();
+    let settings = format!(
+        "aws.session_tags = {{ team = 'platform' }}\naws.session_policy = '{}'",
+        bed.path("policy.json").display()
+    );
+    let yard = yard(&bed).config(&settings).start();
     let document = yard.ssh("alice").run(&format!("{TOKEN} md {ROLE}/alice")).ok();
     let key = serde_json::from_str::<Value>(&document).unwrap()["AccessKeyId"].as_str().unwrap().to_owned();
     let issued = yard.audit().wait_for("SK4001I", |event| event["unmapped"]["access_key_id"] == key.as_str());
@@ -61,8 +68,11 @@ fn sts_sees_the_session_and_the_user() {
     let asked = trail.iter().rfind(|line| line["action"] == "AssumeRole").unwrap();
     assert_eq!(asked["params"]["RoleSessionName"], session);
     assert_eq!(asked["params"]["SourceIdentity"], "alice");
-    let params = asked["params"].to_string();
-    assert!(params.contains("team") && params.contains("platform"), "{params}");
+    assert_eq!(asked["params"]["Policy"], policy);
+    for (number, key, value) in [(1, "stockade:session", session), (2, "team", "platform")] {
+        assert_eq!(asked["params"][format!("Tags.member.{number}.Key")], key);
+        assert_eq!(asked["params"][format!("Tags.member.{number}.Value")], value);
+    }
 }
 
 /// boto3 and what it needs, from the bed's own environment, without the descriptions of hundreds of services.
@@ -171,6 +181,15 @@ fn refusals_are_awss_own() {
             ),
             "403",
         ),
+        (format!("{with} -H 'X-Forwarded-For: 1.2.3.4' {at}/meta-data/"), "403"),
+        (format!("{with} -H 'X-Forwarded-For;' {at}/{ROLE}/alice"), "403"),
+        (format!("-H 'X-Forwarded-For: 1.2.3.4' {at}/meta-data/"), "403"),
+        (
+            "-H \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" -H 'X-Forwarded-For: 1.2.3.4' \
+             http://169.254.170.2/v1/credentials"
+                .into(),
+            "403",
+        ),
         (format!("{with} {at}/meta-data/placement/region"), "200"),
         (format!("{with} {at}/dynamic/instance-identity/document"), "200"),
         (format!("{with} http://[fd00:ec2::254]/latest/meta-data/"), "200"),
@@ -181,7 +200,9 @@ fn refusals_are_awss_own() {
         "curl -sS -D - -o /dev/null -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {at}/api/token"
     ));
     assert!(ttl.ok().to_lowercase().contains("x-aws-ec2-metadata-token-ttl-seconds: 60"), "{}", ttl.text());
-    yard.audit().wait_for("SK5001W", |event| event["api"]["response"]["code"] == 401);
+    for code in [401, 403] {
+        yard.audit().wait_for("SK5001W", |event| event["api"]["response"]["code"] == code);
+    }
     let document: Value =
         serde_json::from_str(&yard.ssh("alice").run(&format!("{TOKEN} md dynamic/instance-identity/document")).ok())
             .unwrap();
@@ -257,6 +278,76 @@ fn keys_and_groups_come_from_iam() {
     assert!(login["unmapped"]["groups"].as_array().unwrap().contains(&"platform-admins".into()), "{login}");
     assert_eq!(yard.ssh("bob").run("true").code, Some(255), "bob is in no such group");
     assert_eq!(yard.ssh("bob").key(key).run("true").code, Some(255));
+    let inactive = bed.path("ssh_alice_inactive");
+    assert_eq!(yard.ssh("alice").key(inactive).run("true").code, Some(255), "uploaded, and made inactive");
+}
+
+/// The codes of both addresses, as one jail gets them in one moment: instance, container.
+const BOTH: &str = "T=$(curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token); \
+                    printf '%s %s\\n' \
+                    $(curl -sS -o /tmp/i -w '%{http_code}' -H \"X-aws-ec2-metadata-token: $T\" \
+                    http://169.254.169.254/latest/meta-data/iam/security-credentials/alice) \
+                    $(curl -sS -o /tmp/c -w '%{http_code}' -H \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" \
+                    http://169.254.170.2/v1/credentials)";
+
+fn sts(bed: &Bed, mood: &Value) {
+    crate::aws::control(&bed.bastion()["AWS_ENDPOINT_URL"], "POST", "sts", mood);
+}
+
+/// "while STS fails, the IMDS address serves down to 25 minutes left (botocore stretches less), the container addresses
+/// until expiry"
+#[test]
+fn the_instance_address_stops_twenty_five_minutes_early() {
+    let bed = Bed::start();
+    let yard = yard(&bed).start();
+    sts(&bed, &json!({ "lifetime": 25 * 60 + 10 }));
+    let mut alice = yard.ssh("alice").terminal();
+    alice.prompt();
+    assert_eq!(alice.shell(BOTH), "200 200");
+    sts(&bed, &json!({ "mode": "down" }));
+    until("the instance address has stopped", || (alice.shell(BOTH) == "503 200").then_some(()));
+    let said = alice.shell("cat /tmp/i");
+    assert!(said.contains("\"Code\":") && !said.contains("AccessKeyId"), "{said}");
+}
+
+/// "until expiry, then an SDK-readable error"
+#[test]
+fn the_container_addresses_serve_until_expiry() {
+    let bed = Bed::start();
+    let yard = yard(&bed).start();
+    sts(&bed, &json!({ "lifetime": 10 }));
+    let mut alice = yard.ssh("alice").terminal();
+    alice.prompt();
+    assert_eq!(alice.shell(BOTH), "503 200");
+    sts(&bed, &json!({ "mode": "down" }));
+    until("the container address has stopped", || (alice.shell(BOTH) == "503 503").then_some(()));
+    let said: Value = serde_json::from_str(&alice.shell("cat /tmp/c")).unwrap();
+    assert!(said["code"].is_string() && said["message"].is_string(), "{said}");
+}
+
+/// "refreshed at 30 minutes left": what lives hardly longer, before the instance address would have to stop. The shortest
+/// pause is a minute, and this test waits for it.
+#[test]
+fn credentials_are_renewed_before_the_instance_address_stops() {
+    let bed = Bed::start();
+    let yard = yard(&bed).start();
+    sts(&bed, &json!({ "lifetime": 27 * 60 }));
+    let mut alice = yard.ssh("alice").terminal();
+    alice.prompt();
+    let key = |alice: &mut Terminal| {
+        assert_eq!(alice.shell(BOTH), "200 200");
+        let document: Value = serde_json::from_str(&alice.shell("cat /tmp/i")).unwrap();
+        document["AccessKeyId"].as_str().unwrap().to_owned()
+    };
+    let first = key(&mut alice);
+    sts(&bed, &json!({}));
+    let renewed = within(Duration::from_secs(90), || (yard.audit().of("SK4001I").len() == 2).then_some(()));
+    assert!(renewed.is_some(), "{:?}", yard.audit().of("SK4001I"));
+    let issued = yard.audit().of("SK4001I").pop().unwrap();
+    until("the new key in the jail", || {
+        let now = key(&mut alice);
+        (now != first).then(|| assert_eq!(issued["unmapped"]["access_key_id"], now.as_str()))
+    });
 }
 
 /// A restarted warden and a restarted porter: the doors answer with credentials again.

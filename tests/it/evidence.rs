@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::yard::{Yard, until};
+use crate::yard::{Recording, Yard, until};
 
 /// "Every execve attempt is recorded by seccomp notification": in the audit and in the recording, with session and channel.
 #[test]
@@ -200,6 +200,25 @@ fn hostile_text_stays_on_its_line() {
     assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'));
 }
 
+/// The default: the audit file lies in the state's directory, which is root's. Only the file is the keeper's.
+#[test]
+fn the_audit_may_lie_in_a_directory_of_roots() {
+    use std::os::unix::fs::MetadataExt;
+    let plan = Yard::new().user("alice");
+    let file = plan.path("state/audit.jsonl");
+    let yard = plan.config(&format!("audit.file = '{}'", file.display())).start();
+    assert_eq!(yard.ssh("alice").run("echo in").ok(), "in");
+    yard.audit().wait_for("SK2002I", |_| true);
+    let (directory, about) = (std::fs::metadata(yard.path("state")).unwrap(), std::fs::metadata(&file).unwrap());
+    assert_eq!((directory.uid(), directory.mode() & 0o022), (0, 0));
+    assert_ne!(about.uid(), 0);
+    assert_eq!(about.mode() & 0o777, 0o640);
+    yard.stop();
+    yard.restart();
+    yard.ssh("alice").run("true").ok();
+    until("the second session's end", || (yard.audit().of("SK2002I").len() == 2).then_some(()));
+}
+
 /// "no keeper, no login": while nothing can be recorded nobody is let in.
 #[test]
 fn recordings_and_audit_are_the_keepers_alone() {
@@ -216,17 +235,17 @@ fn recordings_and_audit_are_the_keepers_alone() {
 }
 
 /// A small file system of its own for recordings.
-struct Small(tempfile::TempDir);
+pub struct Small(tempfile::TempDir);
 
 impl Small {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let flags = rustix::mount::MountFlags::empty();
         rustix::mount::mount("stockade", directory.path(), "tmpfs", flags, c"size=32m").unwrap();
         Self(directory)
     }
 
-    fn config(&self) -> String {
+    pub fn config(&self) -> String {
         format!(
             "recording.directory = '{}'\nrecording.warn_at = 60\nrecording.refuse_at = 80\nrecording.end_at = 90",
             self.0.path().display()
@@ -234,8 +253,18 @@ impl Small {
     }
 
     /// Something else takes this much of it.
-    fn fill(&self, mebibytes: usize) {
-        std::fs::write(self.0.path().join("filler"), vec![0; mebibytes << 20]).unwrap();
+    pub fn fill(&self, mebibytes: usize) {
+        // As much of it as there is room for.
+        let _ = std::fs::write(self.0.path().join("filler"), vec![0; mebibytes << 20]);
+    }
+
+    pub fn recording(&self, session: &str) -> Recording {
+        Recording::new(self.0.path().to_owned(), session)
+    }
+
+    /// As an operator does who has moved it elsewhere.
+    pub fn remove(&self, recording: &Recording) {
+        recording.files().iter().for_each(|file| std::fs::remove_file(file).unwrap());
     }
 }
 

@@ -14,7 +14,7 @@ fn the_user_is_their_own_name() {
     for user in ["alice", "bob"] {
         let said = yard.ssh(user).run("id -un; id -gn; id -u; pwd; echo ~; stat -c %U:%a ~; hostname").ok();
         let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(&lines[..6], [user, user, "1000", &format!("/home/{user}"), &format!("/home/{user}"), &lines[5]]);
+        assert_eq!(&lines[..6], [user, user, "1000", &format!("/home/{user}"), &format!("/home/{user}"), lines[5]]);
         assert!(lines[5].starts_with(&format!("{user}:7")), "{said}");
         assert!(!lines[6].is_empty());
     }

@@ -5,15 +5,20 @@
 
 mod aws;
 mod configuration;
+mod demo;
 mod doors;
 mod egress;
 mod evidence;
 mod exec;
+mod fences;
 mod jail;
+mod limits;
 mod paramiko;
+mod probe;
 mod refused;
 mod roles;
 mod rooms;
 mod shell;
+mod storm;
 mod verbs;
 mod yard;

@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::yard::{Yard, children, status_of, until, within};
+use crate::yard::{Yard, children, descriptors, signal, status_of, uid, until, within};
 
-const ROLES: [&str; 5] = ["keeper", "tally", "porter", "warden", "gate"];
+pub const ROLES: [&str; 5] = ["keeper", "tally", "porter", "warden", "gate"];
 
 fn field(pid: u32, name: &str) -> String {
     let status = status_of(pid).unwrap();
@@ -103,15 +103,6 @@ fn weak_roles_hold_no_files() {
     }
 }
 
-fn descriptors(pid: u32) -> Vec<(u32, String)> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let target = |entry: std::fs::DirEntry| {
-        let target = std::fs::read_link(entry.path()).ok()?;
-        Some((entry.file_name().to_str()?.parse().ok()?, target.to_string_lossy().into_owned()))
-    };
-    entries.filter_map(target).collect()
-}
-
 /// "gate: running jails and recordings stay whole, it is started again, nobody's PTY is lost ..., so the session ends
 /// cleanly after a configurable linger"
 #[test]
@@ -163,6 +154,29 @@ fn a_killed_warden_harms_no_jail() {
     yard.recording(&first).closed();
 }
 
+/// What the dead warden opened in audit and recording is closed there, though its jail went meanwhile.
+#[test]
+fn a_session_that_ends_without_a_warden_is_closed_all_the_same() {
+    let yard = Yard::new().user("alice").user("bob").start();
+    let mut alice = yard.ssh("alice").terminal();
+    alice.prompt();
+    let mut bob = yard.ssh("bob").terminal();
+    bob.prompt();
+    yard.kill_for_a_while("warden");
+    bob.enter("exit");
+    // Jails take their uids in the order of their making.
+    let alices = yard.inits().into_iter().min_by_key(|init| uid(*init)).unwrap();
+    signal(alices, "KILL");
+    alice.end();
+    bob.end();
+    for user in ["alice", "bob"] {
+        let closed = yard.audit().wait_for("SK2002I", |event| event["user"]["name"] == user);
+        yard.recording(closed["session"]["uid"].as_str().unwrap()).closed();
+    }
+    assert_eq!(yard.audit().of("SK2002I").len(), 2);
+    assert!(yard.audit().of("SK2006W").is_empty());
+}
+
 /// A warden's restart does not let a connection without rights in: what it does not know must log in again.
 #[test]
 fn a_connection_of_a_former_warden_opens_nothing_new() {
@@ -198,9 +212,13 @@ fn a_killed_keeper_ends_sessions_and_recovers_their_recordings() {
     assert!(output.len() >= shown.len(), "all that was shown was on stable storage first");
     assert!(output.starts_with(&shown), "{:?}", String::from_utf8_lossy(&output));
     let entry = yard.sessions().into_iter().find(|one| one["session"] == *session).unwrap();
-    assert_ne!(entry["state"], "unclosed", "{entry}");
+    assert_eq!((&entry["state"], &entry["reason"]), (&"recovered".into(), &"recovered".into()), "{entry}");
     let closing = recording.of("closing").pop().unwrap();
     assert!(closing["reason"].as_str().unwrap().contains("recover"), "{closing}");
+    assert!(recording.show().contains("closed by recovery after a crash"), "{}", recording.show());
+    let restarted = yard.audit().wait_for("SK8003W", |event| event["unmapped"]["role"] == "keeper");
+    assert!(restarted["unmapped"]["reason"].as_str().unwrap().contains("0x9"), "{restarted}");
+    yard.audit().wait_for("SK2002I", |event| event["session"]["uid"] == *session);
     until("logins again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
 }
 
@@ -248,7 +266,7 @@ fn a_killed_jailer_takes_all_with_it() {
     two.end();
     yard.restart();
     let swept = within(Duration::from_secs(5), || {
-        yard.leftovers().iter().all(|left| left.starts_with("process") || left.contains("homes")).then_some(())
+        yard.leftovers().iter().all(|left| left.starts_with("process")).then_some(())
     });
     assert!(swept.is_some(), "{:?}", yard.leftovers());
     assert_eq!(yard.ssh("alice").run("cat ~/note").ok(), "kept");
@@ -257,6 +275,61 @@ fn a_killed_jailer_takes_all_with_it() {
         let closed = yard.sessions().iter().filter(|one| one["state"] != "unclosed").count();
         (closed == 3).then_some(())
     });
+}
+
+/// The same for what was recorded: all that the user was shown is there, and list, show and audit say what happened.
+#[test]
+fn recordings_of_a_killed_jailer_are_recovered_and_say_so() {
+    let yard = Yard::new().user("alice").start();
+    let mut terminal = yard.ssh("alice").terminal();
+    terminal.prompt();
+    assert_eq!(terminal.shell("seq 500 | tail -1; echo seen by the user"), "500\nseen by the user");
+    let shown = terminal.all();
+    // A keeper that were quick enough to see the jailer's end would close the recording itself.
+    signal(yard.role("keeper"), "STOP");
+    yard.kill("jailer");
+    terminal.end();
+    assert_eq!(yard.sessions()[0]["state"], "unclosed");
+    yard.restart();
+    let recovered = yard.audit().wait_for("SK2006W", |_| true);
+    let session = recovered["session"]["uid"].as_str().unwrap().to_owned();
+    let recording = yard.recording(&session).closed();
+    let output = recording.bytes("output");
+    assert!(output.starts_with(&shown), "{:?}", String::from_utf8_lossy(&output));
+    let entry = yard.sessions().remove(0);
+    assert_eq!((&entry["state"], &entry["reason"]), (&"recovered".into(), &"recovered".into()), "{entry}");
+    assert!(recording.show().contains("closed by recovery after a crash"), "{}", recording.show());
+    assert!(recording.export("asciicast").contains("seen by the user"));
+    let totals = recording.of("closing").pop().unwrap();
+    assert_eq!(recovered["unmapped"]["events"], totals["events"], "{recovered} {totals}");
+    assert_eq!(yard.audit().of("SK8001I").len(), 2, "both starts");
+    let numbers: Vec<u64> =
+        yard.audit().events().iter().map(|event| event["metadata"]["sequence"].as_u64().unwrap()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+}
+
+/// "Durable before shown", in the midst of a flood: whatever reached the client is in the recovered recording.
+#[test]
+fn what_was_seen_of_a_flood_is_recovered() {
+    for role in ["keeper", "jailer"] {
+        let yard = Yard::new().user("alice").start();
+        let client = yard.ssh("alice").begin("for i in $(seq 200); do seq 20000; sleep 0.02; done");
+        let session = until("a session", || yard.sessions().pop())["session"].as_str().unwrap().to_owned();
+        let size = || yard.recording(&session).files().iter().map(|file| file.metadata().unwrap().len()).sum::<u64>();
+        let recording = yard.recording(&session);
+        until("some of the flood", || (recording.bytes("output").len() > 1 << 20).then_some(()));
+        yard.kill(role);
+        let seen = client.wait();
+        assert!(seen.code != Some(0) && seen.stdout.len() > 100_000, "{role}: {:?} {}", seen.code, seen.stdout.len());
+        if role == "jailer" {
+            yard.restart();
+        }
+        let recording = yard.recording(&session).closed();
+        let output = recording.bytes("output");
+        let (kept, shown) = (output.len(), seen.stdout.len());
+        assert!(output.starts_with(&seen.stdout), "{role}: {kept} bytes kept, {shown} shown");
+        assert!(size() < 64 << 20, "what was reserved beyond the end is given back");
+    }
 }
 
 /// "PDEATHSIG again after the uid change": no role outlives the jailer.

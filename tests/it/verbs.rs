@@ -36,9 +36,9 @@ fn a_reviewer_lists_shows_plays_and_exports() {
     terminal.enter("exit");
     assert_eq!(terminal.end(), 0);
     let recording = yard.only_recording();
-    let directory = yard.path("recordings");
+    let configuration = yard.path("stockade.toml");
     let session = |arguments: &[&str]| {
-        let ran = stockade(&[&["session", "--directory", directory.to_str().unwrap()], arguments].concat());
+        let ran = stockade(&[&["session", "--config", configuration.to_str().unwrap()], arguments].concat());
         assert!(ran.status.success(), "{arguments:?}: {}", said(&ran));
         said(&ran)
     };

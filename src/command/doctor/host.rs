@@ -119,16 +119,10 @@ fn cgroups() -> Vec<Check> {
         return vec![controllers(&has.split_whitespace().collect::<Vec<_>>(), "version 2")];
     }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mounted = |name: &&str| options(&mounts, &format!("/sys/fs/cgroup/{name}")).is_some();
+    let mounted =
+        |name: &&str| mounts.lines().any(|line| line.split(' ').nth(1) == Some(&format!("/sys/fs/cgroup/{name}")));
     let has: Vec<&str> = CONTROLLERS.into_iter().filter(|name| mounted(name)).collect();
     let mut checks = vec![controllers(&has, "version 1")];
-    let slow =
-        |name: &&str| options(&mounts, &format!("/sys/fs/cgroup/{name}")).is_some_and(|o| !o.contains("favordynmods"));
-    if CONTROLLERS.iter().any(slow) {
-        let mend = "each login waits some milliseconds while the kernel moves a process between version 1 cgroups; boot with \
-                    systemd.unified_cgroup_hierarchy=1, or mount pids, memory and cpu with favordynmods (Linux 6.0 or newer)";
-        checks.push(Check::warn("cgroup-speed", mend));
-    }
     if !is_v2(&root.join("unified")) {
         let mend = "there is no version 2 hierarchy beside version 1, so a jail cannot be killed at once: mount -t cgroup2 none \
                     /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1";
@@ -145,14 +139,6 @@ fn controllers(has: &[&str], version: &str) -> Check {
         lacking.join(",")
     );
     Check::must("cgroups", lacking.is_empty(), format!("{version}: {}", CONTROLLERS.join(", ")), mend)
-}
-
-/// The options of what is mounted there.
-fn options<'a>(mounts: &'a str, place: &str) -> Option<&'a str> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        (fields.next()? == place).then(|| fields.nth(1))?
-    })
 }
 
 fn clock() -> Check {
@@ -194,13 +180,6 @@ pub(super) fn number(path: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_are_found_by_their_place() {
-        let mounts = "cgroup /sys/fs/cgroup/pids cgroup rw,favordynmods,pids 0 0\nnone /sys/fs/cgroup/pids2 x ro 0 0\n";
-        assert_eq!(options(mounts, "/sys/fs/cgroup/pids"), Some("rw,favordynmods,pids"));
-        assert_eq!(options(mounts, "/sys/fs/cgroup/cpu"), None);
-    }
 
     #[test]
     fn a_missing_controller_is_named() {

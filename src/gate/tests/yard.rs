@@ -191,9 +191,9 @@ impl Warden {
                     users.insert(connection, claim.user);
                     self.link.send(&WardenToGate::Login { connection, accepted }).await.unwrap();
                 }
-                GateToWarden::Run { connection, channel, program, terminal, environment } => {
+                GateToWarden::Run { connection, channel, wish } => {
                     number += 1;
-                    let program = match program {
+                    let program = match wish.program {
                         Program::Shell => "shell".to_owned(),
                         Program::Exec(command) => command,
                     };
@@ -224,7 +224,7 @@ impl Warden {
                         send();
                     }
                     drop(gate);
-                    let facts = format!("{:?} {environment:?}", terminal);
+                    let facts = format!("{:?} {:?}", wish.terminal, wish.environment);
                     let end = KeeperEnd::new(keeper).unwrap();
                     tokio::spawn(perform(end, program, facts, self.release.clone(), self.told.clone()));
                 }

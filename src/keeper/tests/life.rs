@@ -1,23 +1,25 @@
 use super::*;
 use crate::audit;
 use crate::privsep::link::LinkError;
-use crate::privsep::message::{Program, Silence, ToKeeper};
+use crate::privsep::message::{Program, Silence, ToKeeper, Wish};
 use crate::recording::{Exec, Store, Writer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warden_that_comes_back_hears_what_happened_meanwhile() {
     let mut rig = rig(settings()).await;
     let session = rig.open().await;
-    let (mut slave, gate) = rig.terminal(session, 1);
+    let (slave, gate) = rig.terminal(session, 1);
     let (gone, _) = pair().unwrap();
     drop(std::mem::replace(&mut rig.warden, Link::new(gone).unwrap()));
-    slave.write(b"still here");
+    gate.0.send(&FromGate::Signal("TERM".into())).await.unwrap();
+    // Its echo shows that the signal was heard before.
+    gate.input(b"k").await;
     gate.heard().await;
     drop(slave);
     rig.ended(session, 1, 0);
     assert_eq!(gate.all().await.2, FromKeeper::Exit(0));
     rig.warden = new_warden(&rig.control);
-    assert!(matches!(rig.heard().await, KeeperToWarden::Drained { number: 1, .. }));
+    assert!(matches!(rig.heard().await, KeeperToWarden::Signal { number: 1, signal: 15, .. }));
     rig.close(session).await;
 }
 
@@ -34,7 +36,6 @@ async fn a_channel_without_a_session_is_hung_up() {
     let rig = rig(settings()).await;
     let (mut slave, gate) = rig.terminal(SessionId::mint(), 1);
     assert!(matches!(gate.heard().await, FromKeeper::Notice(_)));
-    assert!(matches!(rig.heard().await, KeeperToWarden::Drained { .. }));
     hung_up(&mut slave).await;
 }
 
@@ -47,7 +48,7 @@ async fn what_runs_is_recorded_and_audited_in_the_order_of_its_sender() {
     let tally = Link::<ToKeeper, Silence>::new(tally).unwrap();
     let program = Program::Exec("id".into());
     let environment = vec![("LANG".into(), "C".into())];
-    let channel = WardenToKeeper::Channel { session, number: 1, program, terminal: None, environment };
+    let channel = WardenToKeeper::Channel { session, number: 1, wish: Wish { program, terminal: None, environment } };
     rig.warden.send(&channel).await.unwrap();
     let exec = Exec { pid: 2, path: "/usr/bin/id".into(), arguments: vec!["id".into()] };
     tally.send(&ToKeeper::Exec { session, number: 1, exec: exec.clone() }).await.unwrap();

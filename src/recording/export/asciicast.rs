@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{ExportError, line};
+use super::{ExportError, about, line};
 use crate::recording::summary::Channel;
 use crate::recording::{Event, Reader, Text};
 
@@ -31,25 +31,14 @@ pub fn asciicast<R: Read>(reader: Reader<R>, channel: &Channel, out: &mut impl W
 }
 
 fn header<R: Read>(reader: &Reader<R>, channel: &Channel) -> serde_json::Value {
-    let about = reader.header();
     let (columns, rows) = channel.terminal.as_ref().map_or((80, 24), |t| (t.columns, t.rows));
     let mut header = json!({
         "version": 3,
         "term": { "cols": columns, "rows": rows },
         "timestamp": (reader.started() + channel.opened).as_second(),
-        "stockade": {
-            "session": reader.session().to_string(),
-            "channel": format!("c{}", channel.number),
-            "user": about.user,
-            "from": about.from,
-            "key": about.key,
-            "client": about.client,
-            "groups": about.groups,
-            "image": about.image,
-            "role": about.role,
-            "durability": reader.opening().grade.as_str(),
-        },
+        "stockade": about(reader),
     });
+    header["stockade"]["channel"] = json!(format!("c{}", channel.number));
     if let Some(terminal) = &channel.terminal {
         header["term"]["type"] = json!(terminal.term);
     }
@@ -159,7 +148,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        let text = export(&session(), |reader, channel, out| asciicast(reader, channel, out)).unwrap();
+        let text = export(&session(), asciicast).unwrap();
         let mut lines = text.lines();
         let header: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
         assert_eq!(header["version"], 3);

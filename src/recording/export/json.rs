@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{ExportError, hex, line};
+use super::{ExportError, about, hex, line};
 use crate::recording::{Event, Reader};
 
 /// One JSON object a line: the header, every event (of one channel and of the whole session, if one is named), the
@@ -46,21 +46,11 @@ pub fn json<R: Read>(mut reader: Reader<R>, channel: Option<u32>, out: &mut impl
 }
 
 fn header<R: Read>(reader: &Reader<R>) -> Value {
-    let about = reader.header();
-    json!({
-        "event": "header",
-        "session": reader.session().to_string(),
-        "started": reader.started().to_string(),
-        "user": about.user,
-        "from": about.from,
-        "key": about.key,
-        "client": about.client,
-        "groups": about.groups,
-        "image": about.image,
-        "role": about.role,
-        "durability": reader.opening().grade.as_str(),
-        "bulk_after": reader.opening().bulk_after,
-    })
+    let mut header = about(reader);
+    header["event"] = json!("header");
+    header["started"] = json!(reader.started().to_string());
+    header["bulk_after"] = json!(reader.opening().bulk_after);
+    header
 }
 
 fn bytes(data: &[u8]) -> Value {

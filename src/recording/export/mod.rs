@@ -4,13 +4,15 @@ mod asciicast;
 mod json;
 mod screen;
 
-use std::io;
+use std::io::{self, Read};
 
 pub use asciicast::asciicast;
 pub use json::json;
 pub use screen::screen;
 
-use super::ReadError;
+use serde_json::json;
+
+use super::{ReadError, Reader};
 
 /// Why an export is not whole; what was written before is.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,22 @@ pub enum ExportError {
     Read(#[from] ReadError),
     #[error("cannot write the export")]
     Write(#[source] io::Error),
+}
+
+/// What a recording is of.
+fn about<R: Read>(reader: &Reader<R>) -> serde_json::Value {
+    let header = reader.header();
+    json!({
+        "session": reader.session().to_string(),
+        "user": header.user,
+        "from": header.from,
+        "key": header.key,
+        "client": header.client,
+        "groups": header.groups,
+        "image": header.image,
+        "role": header.role,
+        "durability": reader.opening().grade.as_str(),
+    })
 }
 
 /// A line of JSON that a terminal can be shown: DEL and the 8-bit controls, which JSON lets stand, become escapes.

@@ -207,9 +207,16 @@ async fn a_thousand_sessions_do_not_ask_at_one_time() {
 }
 
 #[test]
-fn short_lives_are_renewed_half_way_and_nothing_is_asked_for_without_end() {
+fn short_lives_are_renewed_in_time_and_nothing_is_asked_for_without_end() {
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
     assert_eq!(renewal(minutes(60)), minutes(30));
+    for life in 27..60 {
+        assert!(
+            minutes(life) - renewal(minutes(life)) > LEAST,
+            "{life}: the metadata door would have nothing to serve"
+        );
+    }
+    assert_eq!([45, 31, 20].map(|life| renewal(minutes(life))), [minutes(15), minutes(3), minutes(10)]);
     assert_eq!(renewal(minutes(720)), minutes(690));
     assert_eq!(renewal(minutes(15)), minutes(15) / 2);
     assert_eq!(renewal(Duration::ZERO), LONGEST_PAUSE);

@@ -142,8 +142,13 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 
 impl Begun {
     #[track_caller]
-    pub fn wait(mut self) -> Output {
-        let ended = within(PATIENCE, || self.child.try_wait().unwrap());
+    pub fn wait(self) -> Output {
+        self.wait_at_most(PATIENCE)
+    }
+
+    #[track_caller]
+    pub fn wait_at_most(mut self, patience: Duration) -> Output {
+        let ended = within(patience, || self.child.try_wait().unwrap());
         if ended.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -154,7 +159,7 @@ impl Begun {
             stdout,
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
         };
-        assert!(ended.is_some(), "a client did not end in {PATIENCE:?}: {output:?}");
+        assert!(ended.is_some(), "a client did not end in {patience:?}: {output:?}");
         output
     }
 

@@ -50,7 +50,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    pub(super) fn new(directory: PathBuf, session: &str) -> Self {
+    pub fn new(directory: PathBuf, session: &str) -> Self {
         Self { directory, session: session.into(), whole: OnceLock::new() }
     }
 

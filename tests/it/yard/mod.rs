@@ -28,8 +28,9 @@ use toml::{Table, Value};
 
 pub use client::{Output, Ssh, spawn_with};
 pub use evidence::{Audit, Recording};
-pub use leftovers::{children, status_of};
-use slot::{JAILS, Slot};
+pub use leftovers::{children, descriptors, of as leftovers_of, status_of, uid};
+use slot::JAILS;
+pub use slot::Slot;
 pub use terminal::Terminal;
 pub use wait::{until, within};
 
@@ -41,6 +42,8 @@ pub struct Plan {
     slot: Slot,
     settings: Table,
     environment: BTreeMap<String, String>,
+    /// What a shell does before it becomes the bastion.
+    before: String,
 }
 
 /// A running bastion.
@@ -48,8 +51,6 @@ pub struct Yard {
     plan: Plan,
     bastion: Mutex<Option<Child>>,
 }
-
-pub struct New;
 
 impl Yard {
     /// A bastion with all defaults but small jails and homes. Nobody may log in yet.
@@ -81,7 +82,7 @@ impl Yard {
         );
         let known = std::fs::read_to_string(at("host_ed25519.pub")).unwrap();
         std::fs::write(at("known_hosts"), format!("[127.0.0.1]:{} {known}", slot.port())).unwrap();
-        Plan { directory, slot, settings: text.parse().unwrap(), environment: BTreeMap::new() }
+        Plan { directory, slot, settings: text.parse().unwrap(), environment: BTreeMap::new(), before: String::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -101,7 +102,7 @@ impl Yard {
     }
 
     pub fn audit(&self) -> Audit {
-        Audit::new(self.path("audit/audit.jsonl"))
+        Audit::new(self.plan.audit())
     }
 
     /// What the bastion has said on standard error.
@@ -135,6 +136,21 @@ impl Yard {
     /// A role's process, by its title; a role that was just killed may not be back yet.
     pub fn role(&self, role: &str) -> u32 {
         until(&format!("a {role}"), || leftovers::role_of(self.jailer(), role))
+    }
+
+    /// Process 1 of each jail.
+    pub fn inits(&self) -> Vec<u32> {
+        let is_init = |pid: &u32| {
+            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.to_string_lossy().contains("memfd:"))
+        };
+        leftovers::children(self.jailer()).into_iter().filter(is_init).collect()
+    }
+
+    /// `kill -9` with nobody in its place for a second: who dies young is started with a pause.
+    pub fn kill_for_a_while(&self, role: &str) {
+        self.kill(role);
+        signal(self.role(role), "KILL");
+        until(&format!("no {role}"), || leftovers::role_of(self.jailer(), role).is_none().then_some(()));
     }
 
     /// `kill -9`, and gone; to a role its successor.
@@ -235,6 +251,16 @@ impl Plan {
         self
     }
 
+    /// Lines of bash that run in the process that then becomes the bastion.
+    pub fn before(mut self, lines: &str) -> Self {
+        self.before = lines.into();
+        self
+    }
+
+    fn audit(&self) -> PathBuf {
+        self.settings["audit"]["file"].as_str().unwrap().into()
+    }
+
     /// A variable of the bastion's environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.into(), value.into());
@@ -260,7 +286,8 @@ impl Plan {
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         // A test run that is killed takes its bastions with it.
         Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", STOCKADE, "serve", "--config"])
+            .args(["--pdeathsig", "TERM", "bash", "-c", &format!("{}\nexec \"$@\"", self.before), "bash"])
+            .args([STOCKADE, "serve", "--config"])
             .arg(self.path("stockade.toml"))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -298,7 +325,7 @@ impl Drop for Yard {
             })
         };
         if std::thread::panicking() {
-            let events = std::fs::read_to_string(self.path("audit/audit.jsonl")).unwrap_or_default();
+            let events = std::fs::read_to_string(self.plan.audit()).unwrap_or_default();
             let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
             let told = |event: serde_json::Value| format!("{} {}", event["metadata"]["event_code"], event["message"]);
             let events: Vec<String> = events.lines().filter_map(line).map(told).collect();

@@ -118,6 +118,11 @@ impl Terminal {
         status.exit_code()
     }
 
+    /// SIGINT to the program alone, as its terminal would send it.
+    pub fn interrupt(&self) {
+        super::signal(self.child.process_id().unwrap(), "INT");
+    }
+
     pub fn kill(&mut self) {
         let _ = self.child.kill();
     }

@@ -1,0 +1,98 @@
+//! What the keeper hears, from the warden and from those whose only word is an event, and what it tells the warden.
+
+use minicbor::{Decode, Encode};
+
+use super::{Number, Wish};
+use crate::audit::Event;
+use crate::privsep::Role;
+use crate::recording::{Exec, Header};
+use crate::session::SessionId;
+
+/// What the warden has recorded.
+#[derive(Debug, Encode, Decode)]
+pub enum WardenToKeeper {
+    /// Begin a recording. Answered by `Opened` once its header is on stable storage.
+    #[n(0)]
+    Open {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        header: Box<Header>,
+    },
+    /// What is about to run in a channel; sent before the jailer is asked to start it.
+    #[n(1)]
+    Channel {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        number: Number,
+        #[n(2)]
+        wish: Wish,
+    },
+    /// The session is over: write the closing frame with this reason.
+    #[n(2)]
+    Close {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        reason: String,
+    },
+    #[n(3)]
+    Event(#[n(0)] Event),
+}
+
+/// What the keeper tells the warden.
+#[derive(Debug, Encode, Decode)]
+pub enum KeeperToWarden {
+    #[n(0)]
+    Opened {
+        #[n(0)]
+        session: SessionId,
+    },
+    /// No recording, no session: the sentence is for the user.
+    #[n(1)]
+    Refused {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        sentence: String,
+    },
+    /// The recording cannot go on (disk full, failed write): the session must end.
+    #[n(2)]
+    MustEnd {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        reason: String,
+    },
+    /// The user sent a signal; it is recorded.
+    #[n(3)]
+    Signal {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        number: Number,
+        #[n(2)]
+        signal: i32,
+    },
+    /// A role broke the protocol towards the keeper.
+    #[n(4)]
+    Breach(#[n(0)] Role),
+}
+
+/// What gate, porter and tally tell the keeper.
+#[derive(Debug, Encode, Decode)]
+pub enum ToKeeper {
+    #[n(0)]
+    Event(#[n(0)] Event),
+    /// An exec attempt, for the session's recording as well as for the audit.
+    #[n(1)]
+    Exec {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        number: Number,
+        #[n(2)]
+        exec: Exec,
+    },
+}

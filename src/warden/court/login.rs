@@ -1,0 +1,173 @@
+//! Who gets in: claims, the judgements on them, and the session that a login begins.
+
+use super::Court;
+use crate::audit::Event;
+use crate::config::Home;
+use crate::identity::Principal;
+use crate::policy::Permit;
+use crate::privsep::message::{Claim, Connection, WardenToGate, WardenToJailer, WardenToKeeper};
+use crate::recording::Header;
+use crate::session::SessionId;
+use crate::warden::post::{Post, Term};
+use crate::warden::sessions::{Note, Session, Sponsor};
+
+/// What a captured gate can make us remember.
+const MOST_CONNECTIONS: usize = 16 * 1024;
+
+/// Who claims to be whom, from where.
+#[derive(Clone, Debug)]
+pub struct Claimant {
+    pub claim: Claim,
+    /// A signature proved the key.
+    pub proved: bool,
+}
+
+/// The decision about a claim.
+#[derive(Clone, Debug)]
+pub enum Judgement {
+    Admitted(Permit),
+    /// Only the audit learns why.
+    Denied {
+        key: String,
+        why: String,
+    },
+}
+
+/// The decision about somebody who is in.
+#[derive(Clone, Debug)]
+pub enum Review {
+    Stays(Box<Permit>),
+    Leaves(String),
+    /// Nobody can say at the moment: what was decided before stands.
+    Unknown,
+}
+
+/// Looks keys and groups up and applies the policy.
+pub trait Judge: Clone + Send + Sync + 'static {
+    fn judge(&self, claimant: &Claimant) -> impl Future<Output = Judgement> + Send;
+    /// Whether a user with a living session may keep it.
+    fn may_stay(&self, user: &Principal, key: &str) -> impl Future<Output = Review> + Send;
+}
+
+/// A judgement on its way back.
+#[derive(Debug)]
+pub struct Judged {
+    term: Term,
+    connection: Connection,
+    claimant: Claimant,
+    judgement: Judgement,
+}
+
+/// How far a connection is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Asked about, one question at a time; may ask again.
+    Claiming {
+        answered: bool,
+    },
+    In(Box<Login>),
+}
+
+#[derive(Debug)]
+pub(super) struct Login {
+    pub(super) permit: Permit,
+    claim: Claim,
+    pub(super) session: Option<SessionId>,
+}
+
+impl<J: Judge, S: Sponsor> Court<J, S> {
+    pub(super) fn ask(&mut self, connection: Connection, claim: Claim, proved: bool) {
+        match self.connections.insert(connection, Phase::Claiming { answered: false }) {
+            Some(Phase::In(_)) => return self.breach_by_gate("a login over a login"),
+            Some(Phase::Claiming { answered: false }) => return self.breach_by_gate("two questions at once"),
+            Some(Phase::Claiming { answered: true }) | None => {}
+        }
+        if self.connections.len() > MOST_CONNECTIONS {
+            return self.breach_by_gate("more connections than it may have");
+        }
+        let (judge, post, term) = (self.judge.clone(), self.post.clone(), self.term);
+        tokio::spawn(async move {
+            let claimant = Claimant { claim, proved };
+            let judgement = judge.judge(&claimant).await;
+            let judged = Judged { term, connection, claimant, judgement };
+            let _ = post.send(Post::Judged(Box::new(judged))).await;
+        });
+    }
+
+    pub fn judged(&mut self, judged: Judged) {
+        let Judged { term, connection, claimant, judgement } = judged;
+        // The connection may have gone, or its gate, while we looked.
+        if term != self.term || !self.connections.contains_key(&connection) {
+            return;
+        }
+        self.connections.insert(connection, Phase::Claiming { answered: true });
+        let accepted = matches!(judgement, Judgement::Admitted(_));
+        let Claimant { claim, proved } = claimant;
+        match judgement {
+            Judgement::Denied { key, why } => {
+                self.event(Event::LoginRefused { user: claim.user, from: claim.from, key, why });
+            }
+            Judgement::Admitted(permit) if proved => self.admit(connection, Login { permit, claim, session: None }),
+            Judgement::Admitted(_) => {}
+        }
+        // Without a recorder nobody gets in, and it is said as any other refusal.
+        let accepted = accepted && self.keeper.is_some();
+        self.say_gate(if proved {
+            WardenToGate::Login { connection, accepted }
+        } else {
+            WardenToGate::Offer { connection, acceptable: accepted }
+        });
+    }
+
+    fn admit(&mut self, connection: Connection, login: Login) {
+        if self.keeper.is_none() {
+            return;
+        }
+        self.event(Event::LoginAccepted {
+            user: login.permit.principal().to_string(),
+            from: login.claim.from.clone(),
+            key: login.permit.fingerprint().to_owned(),
+            groups: login.permit.groups().iter().cloned().collect(),
+            client: login.claim.client.clone(),
+        });
+        self.connections.insert(connection, Phase::In(Box::new(login)));
+    }
+
+    pub(super) fn has_enough(&self, connection: Connection) -> bool {
+        let Some(Phase::In(login)) = self.connections.get(&connection) else { return false };
+        let user = login.permit.principal();
+        self.sessions.values().filter(|session| session.user == *user).count() >= self.terms.jails_per_user
+    }
+
+    /// Recording and jail begin at the same time; what runs waits for both.
+    pub(super) fn begin_session(&mut self, connection: Connection) -> Option<SessionId> {
+        let Some(Phase::In(login)) = self.connections.get_mut(&connection) else { return None };
+        let Login { permit, claim, session } = &mut **login;
+        let (id, user, key) = (SessionId::mint(), permit.principal().clone(), permit.fingerprint().to_owned());
+        let header = Header {
+            user: user.to_string(),
+            from: claim.from.clone(),
+            key: key.clone(),
+            client: claim.client.clone(),
+            groups: permit.groups().iter().cloned().collect(),
+            image: self.terms.image.clone(),
+            role: self.terms.role.as_ref().map(|role| role.replace("{user}", user.as_str())),
+        };
+        let groups = permit.groups().clone();
+        let (persistent_home, from) = (permit.home() == Home::Persistent, claim.from.clone());
+        let keeper = self.keeper.as_ref()?;
+        if !keeper.say(WardenToKeeper::Open { session: id, header: Box::new(header) }) {
+            return None;
+        }
+        *session = Some(id);
+        let note = minicbor::to_vec(Note { key: key.clone(), connection }).unwrap_or_default();
+        let region = self.terms.region.clone();
+        self.jailer.say(WardenToJailer::Build { session: id, user: user.clone(), persistent_home, region, note });
+        self.sponsor.begin(id, &user);
+        self.event(Event::SessionOpened { session: id, user: user.to_string(), from });
+        let session = Session { groups: Some(groups), ..Session::new(user, key, (self.term, connection)) };
+        self.sessions.insert(id, session);
+        self.push_egress(id);
+        Some(id)
+    }
+}
