@@ -138,6 +138,15 @@ impl Session {
         self.tape.end(End::Closed(reason));
     }
 
+    /// Ends the recording, and with it the session. The warden hears why before its channels end, whose programs and
+    /// clients then leave for a reason of their own.
+    pub(super) async fn cut(&self, desk: &Desk, sentence: &'static str) {
+        if !self.tape.has_ended() {
+            desk.warden.tell(KeeperToWarden::MustEnd { session: self.id, reason: sentence.into() }).await;
+        }
+        self.tape.end(End::Forced(sentence.into()));
+    }
+
     /// Bytes written of late.
     pub(super) fn recent(&self) -> u64 {
         self.recent.load(Ordering::Relaxed)
@@ -171,9 +180,7 @@ impl Session {
                 return;
             }
         };
-        // Before its channels tell their clients, who then leave: the warden shall hear the reason first.
         if let Some(reason) = forced {
-            desk.warden.tell(KeeperToWarden::MustEnd { session, reason: reason.clone() }).await;
             desk.limit(Some(session), reason).await;
         }
         self.tape.over();
@@ -218,7 +225,7 @@ impl Session {
             });
             let (back, events, done) = match work.await {
                 Ok(done) => done,
-                Err(error) => return self.fail(&error),
+                Err(error) => return self.fail(desk, &error).await,
             };
             drop(slot);
             reel = back;
@@ -231,12 +238,12 @@ impl Session {
                     }
                 }
                 Err(ReelError::Full) => {
-                    self.tape.end(End::Forced(FULL.into()));
+                    self.cut(desk, FULL).await;
                     let mut batch = self.tape.take();
                     batch.events.splice(0..0, events);
                     return self.finish(reel, batch).await;
                 }
-                Err(error) => return self.fail(&error),
+                Err(error) => return self.fail(desk, &error).await,
             }
         }
     }
@@ -256,9 +263,9 @@ impl Session {
     }
 
     /// The file is left as it is, without a closing frame: the next start recovers it.
-    fn fail(&self, error: &ReelError) -> Option<String> {
+    async fn fail(&self, desk: &Desk, error: &ReelError) -> Option<String> {
         self.complain(error);
-        self.tape.end(End::Forced(FAILED.into()));
+        self.cut(desk, FAILED).await;
         Some(FAILED.into())
     }
 

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 
 use super::desk::Desk;
 use super::session::FULL;
-use super::tape::End;
 
 /// How often the disk is looked at; and how long the end of one session has to show before the next is ended.
 const LOOK: Duration = Duration::from_millis(250);
@@ -78,15 +77,15 @@ pub(super) async fn watch(desk: Arc<Desk>) {
         }
         warned = high;
         if pressed || used >= space.thresholds.end {
-            end_biggest(&desk);
+            end_biggest(&desk).await;
             sleep(LOOK).await;
         }
     }
 }
 
-fn end_biggest(desk: &Desk) {
+async fn end_biggest(desk: &Desk) {
     let writers = desk.sessions().into_iter().filter(|session| !session.is_over());
     if let Some((_, biggest)) = writers.map(|session| (session.recent(), session)).max_by_key(|(recent, _)| *recent) {
-        biggest.tape.end(End::Forced(FULL.into()));
+        biggest.cut(desk, FULL).await;
     }
 }

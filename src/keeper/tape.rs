@@ -157,6 +157,10 @@ impl Tape {
         mark.ok().and_then(|mark| mark.ended.clone()).unwrap_or_else(|| Ended("".into()))
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
     /// From here on nothing is taken. The first end counts.
     pub(super) fn end(&self, end: End) {
         let mut gathered = self.lock();

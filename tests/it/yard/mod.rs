@@ -34,7 +34,11 @@ pub use slot::Slot;
 pub use terminal::Terminal;
 pub use wait::{until, within};
 
-pub const STOCKADE: &str = env!("CARGO_BIN_EXE_stockade");
+/// What is tried: this build, or the shipped one that `tests/run` names.
+pub const STOCKADE: &str = match option_env!("STOCKADE_BIN") {
+    Some(shipped) => shipped,
+    None => env!("CARGO_BIN_EXE_stockade"),
+};
 
 /// A yard that is not started yet.
 pub struct Plan {
