@@ -3,6 +3,8 @@
 //! Loopback is never reached, so each test has a network of its own: the parent starts this binary again in a new network
 //! and mount namespace, where addresses of a private range, a name server and a hosts file are what the test wants.
 
+mod clients;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
