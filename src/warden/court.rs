@@ -4,19 +4,21 @@
 
 mod channel;
 mod login;
+mod review;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use self::login::{Claimant, Judge, Judged, Judgement, Review};
+pub use self::login::{Claimant, Judge, Judged, Judgement};
+pub use self::review::Review;
 
 use self::login::Phase;
+use super::later;
 use super::outbox::Outbox;
 use super::post::{Due, Post, Term};
 use super::sessions::{Note, Place, Session, Sponsor, Stage, Terms};
-use super::{egress, later};
 use crate::audit::Event;
 use crate::identity::Principal;
 use crate::privsep::Role;
@@ -26,9 +28,6 @@ use crate::privsep::message::{
     WardenToPorter,
 };
 use crate::session::SessionId;
-
-/// After this what the porter could not take is said again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Events that wait for a keeper.
 const MOST_UNTOLD: usize = 1024;
@@ -76,50 +75,6 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             alive: None,
             connections: HashMap::new(),
             sessions: HashMap::new(),
-        }
-    }
-
-    /// New terms are for new sessions; who may no longer be here leaves.
-    pub fn adopt(&mut self, terms: Terms) {
-        self.terms = terms;
-        for (id, session) in &self.sessions {
-            // By the groups as they were known: a rule that is gone must not wait for IAM.
-            self.push_egress(*id);
-            self.review(*id, session);
-        }
-    }
-
-    /// Decides again on somebody who is in.
-    fn review(&self, id: SessionId, session: &Session) {
-        let (judge, post) = (self.judge.clone(), self.post.clone());
-        let (user, key) = (session.user.clone(), session.key.clone());
-        tokio::spawn(async move {
-            let review = judge.may_stay(&user, &key).await;
-            let _ = post.send(Post::Reviewed { session: id, review }).await;
-        });
-    }
-
-    pub fn judged_again(&mut self, id: SessionId, review: Review) {
-        match review {
-            Review::Leaves(why) => return self.end(id, &format!("the user's rights are gone: {why}")),
-            Review::Stays(permit) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    session.groups = Some(permit.groups().clone());
-                }
-            }
-            Review::Unknown => {}
-        }
-        self.push_egress(id);
-    }
-
-    /// Tells the porter what a session may reach, by the groups and the terms in force.
-    fn push_egress(&self, id: SessionId) {
-        let message = self.sessions.get(&id).and_then(|session| egress::push(id, session, &self.terms.egress));
-        if let (Some(message), Some(porter)) = (message, &self.porter)
-            && !porter.say(message)
-        {
-            // A right that was taken away must not stay open because the porter was busy.
-            later(&self.post, AGAIN, Due::Egress(id));
         }
     }
 
@@ -379,6 +334,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     pub fn due(&mut self, due: Due) {
         match due {
             Due::Egress(id) => self.push_egress(id),
+            Due::Review(id) => self.review_due(id),
             Due::Linger(id) => {
                 let stays = self.sessions.get(&id).is_some_and(|s| s.owner.0 == self.term && self.gate.is_some());
                 if !stays {

@@ -46,6 +46,8 @@ pub enum Due {
     Kill(SessionId, Number),
     /// The porter is to hear what a session may reach.
     Egress(SessionId),
+    /// Nobody could say whether they may stay.
+    Review(SessionId),
 }
 
 /// Reads a link into the queue until it fails; the failure is the last letter.

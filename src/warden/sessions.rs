@@ -45,6 +45,8 @@ pub struct Session {
     pub key: String,
     /// As they were when the policy was last asked; unknown after a restart of the warden, until it is.
     pub groups: Option<BTreeSet<String>>,
+    /// The policy could not be asked, and will be.
+    pub undecided: bool,
     /// Who uses it; after a restart of the gate nobody can.
     pub owner: (Term, Connection),
     /// The jail stands.
@@ -93,6 +95,7 @@ impl Session {
             user,
             key,
             groups: None,
+            undecided: false,
             owner,
             built: false,
             opened: false,

@@ -4,6 +4,7 @@
 //! and mount namespace, where addresses of a private range, a name server and a hosts file are what the test wants.
 
 mod clients;
+mod outage;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};

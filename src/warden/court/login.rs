@@ -1,6 +1,6 @@
 //! Who gets in: claims, the judgements on them, and the session that a login begins.
 
-use super::Court;
+use super::{Court, Review};
 use crate::audit::Event;
 use crate::config::Home;
 use crate::identity::Principal;
@@ -31,15 +31,6 @@ pub enum Judgement {
         key: String,
         why: String,
     },
-}
-
-/// The decision about somebody who is in.
-#[derive(Clone, Debug)]
-pub enum Review {
-    Stays(Box<Permit>),
-    Leaves(String),
-    /// Nobody can say at the moment: what was decided before stands.
-    Unknown,
 }
 
 /// Looks keys and groups up and applies the policy.
