@@ -299,6 +299,63 @@ events! {
         #[n(0)]
         reason: String,
     },
+    /// A jail was let through the egress door.
+    #[n(40)]
+    #[code(SK5101I, NetworkActivity, 1)]
+    EgressOpened {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        host: String,
+        #[n(3)]
+        port: u16,
+        /// Where the name led.
+        #[n(4)]
+        address: String,
+    },
+    /// A connection through the egress door ended.
+    #[n(41)]
+    #[code(SK5102I, NetworkActivity, 2)]
+    EgressClosed {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        host: String,
+        #[n(3)]
+        port: u16,
+        #[n(4)]
+        address: String,
+        /// Bytes from the jail.
+        #[n(5)]
+        sent: u64,
+        /// Bytes to the jail.
+        #[n(6)]
+        received: u64,
+        #[n(7)]
+        milliseconds: u64,
+        #[n(8)]
+        reason: String,
+    },
+    /// A jail was not let through the egress door, or was cut off there before a byte went through.
+    #[n(42)]
+    #[code(SK5103W, NetworkActivity, 5)]
+    EgressRefused {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        /// Host and port as they were asked for.
+        #[n(2)]
+        target: String,
+        #[n(3)]
+        address: Option<String>,
+        #[n(4)]
+        reason: String,
+    },
 }
 
 #[cfg(test)]

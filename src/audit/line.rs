@@ -1,5 +1,7 @@
 //! An event as its line: OCSF's attributes where OCSF has one, the rest under `unmapped`.
 
+mod egress;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
@@ -140,6 +142,7 @@ fn tell(event: &Event) -> Told {
         Event::CredentialIssued { .. } | Event::CredentialRefused { .. } | Event::DoorRefused { .. } => {
             tell_door(event)
         }
+        Event::EgressOpened { .. } | Event::EgressClosed { .. } | Event::EgressRefused { .. } => egress::tell(event),
         Event::SessionOpened { .. }
         | Event::SessionClosed { .. }
         | Event::ChannelOpened { .. }

@@ -1,5 +1,6 @@
 //! `stockade check`: what is wrong with a configuration, or why somebody may or may not log in.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -8,10 +9,11 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 
-use crate::config::Config;
 use crate::config::keyfile::{self, KeyFileError};
+use crate::config::{Config, EgressRule, Preset};
 use crate::identity::Principal;
 use crate::identity::authorized_keys::{self, AuthorizedKey, AuthorizedKeys, WhyNot};
+use crate::policy::egress::is_for;
 use crate::policy::{Decision, Denial, Evidence, Reason, decide};
 
 /// Exits with 0 if all is well, 78 if the configuration has mistakes, 1 if --who may not log in.
@@ -140,9 +142,13 @@ fn explain(
     if iam.is_some_and(|aws| aws.keys_from_iam) {
         lines.push("IAM's keys are asked at login, not here.".into());
     }
+    let ways_out = ways_out(config, &groups);
     let decision = decide(&config.access, config.jail.home, user, groups, &evidence);
     lines.extend(decision.explain());
     lines.extend(otherwise(config, &decision));
+    if matches!(decision, Decision::Permit(_)) {
+        lines.extend(ways_out);
+    }
     (lines, decision)
 }
 
@@ -188,6 +194,40 @@ fn otherwise(config: &Config, decision: &Decision) -> Option<String> {
     Some(format!("A group in IAM can turn this at login: {turned} is looked at again with IAM's groups."))
 }
 
+/// What the egress door lets them through to, a rule a line.
+fn ways_out(config: &Config, groups: &BTreeSet<String>) -> Vec<String> {
+    let mut lines: Vec<String> =
+        config.egress.allow.iter().filter(|allow| is_for(allow, groups)).map(|allow| way_out(&allow.rule)).collect();
+    if lines.is_empty() {
+        lines.push("The egress door lets them through to nothing: no rule of [egress] is for them.".into());
+    }
+    let more = config.egress.allow.iter().any(|allow| !is_for(allow, groups));
+    if more && config.aws.as_ref().is_some_and(|aws| aws.groups_from_iam) {
+        lines.push("A group in IAM can add to this at login.".into());
+    }
+    lines
+}
+
+fn way_out(rule: &EgressRule) -> String {
+    let mut hosts: Vec<String> = rule.hosts.iter().map(ToString::to_string).collect();
+    match (rule.preset, rule.regions.as_slice()) {
+        (Some(Preset::Aws), []) => hosts.push("AWS's own endpoints".into()),
+        (Some(Preset::Aws), regions) => hosts.push(format!("AWS's own endpoints in {}", regions.join(", "))),
+        (None, _) => {}
+    }
+    let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
+    let mut line = format!("The egress door lets them through to {}, port {}", hosts.join(", "), ports.join(", "));
+    match rule.cidrs.as_slice() {
+        [] => line.push_str(", at public addresses"),
+        nets => {
+            let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+            line.push_str(&format!(", at addresses in {}", nets.join(", ")));
+        }
+    }
+    line.push_str(if rule.tls { ", by TLS that names the same host." } else { ", TLS or not." });
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -225,11 +265,27 @@ mod tests {
              'alice' may log in: allow_groups has 'op?', and they are in group 'ops'.\n\
              The key SHA256:RXm/ruZ0eTzRXKwi1AQEDynB0VgHQ2ac9KPSFdf/YnA spoke for them.\n\
              The key's line forbids a terminal: only commands without one will run.\n\
-             Their home is kept from one session to the next."
+             Their home is kept from one session to the next.\n\
+             The egress door lets them through to nothing: no rule of [egress] is for them."
         );
         assert!(said(&config, &file, None).contains("may log in"));
         assert!(said(&config, &file, Some("198.51.100.1")).ends_with(
             "'alice' may not log in: the key of line 2 may not be used from 198.51.100.1, only from 192.0.2.0/24."
+        ));
+    }
+
+    #[test]
+    fn ways_out_are_told_by_their_rules() {
+        let config = config(
+            "[users]\ngroups = { ops = ['alice'] }\n[[egress.allow]]\npreset = 'aws'\nregions = ['us-east-1']\n\
+             [[egress.allow]]\ngroups = ['o*']\nhosts = ['*.corp.test']\nports = [22, 443]\ncidrs = ['10.0.0.0/8']\n\
+             tls = false\n[[egress.allow]]\ngroups = ['dba']\nhosts = ['db.test']\n",
+        );
+        let file = format!("ssh-ed25519 {ED}\n");
+        assert!(said(&config, &file, None).ends_with(
+            "The egress door lets them through to AWS's own endpoints in us-east-1, port 443, at public addresses, \
+             by TLS that names the same host.\n\
+             The egress door lets them through to *.corp.test, port 22, 443, at addresses in 10.0.0.0/8, TLS or not."
         ));
     }
 

@@ -11,8 +11,8 @@ use anyhow::Context;
 use super::warden;
 use crate::config::{self, Config};
 use crate::privsep::Role;
-use crate::privsep::begin::{Begun, begin};
-use crate::privsep::fence::{self, May};
+use crate::privsep::begin::{Begun, begin, read_sealed};
+use crate::privsep::fence::{self, May, Reach};
 use crate::privsep::link::Link;
 use crate::{gate, keeper, loader, porter, tally};
 
@@ -48,20 +48,9 @@ fn live(role: Role) -> anyhow::Result<()> {
     match role {
         Role::Gate => gate(&config, control, held),
         Role::Keeper => keeper(&config, control, held),
-        Role::Porter => {
-            fence::enter(role, &[])?;
-            let settings = porter::Settings {
-                imds_v1: config.aws.as_ref().is_some_and(|aws| aws.imds_v1),
-                region: config.aws.as_ref().map(|aws| aws.region.clone()),
-            };
-            runtime(role)?.block_on(async {
-                porter::serve(porter::Start { control: Link::new(control)?, settings })
-                    .await
-                    .map_err(anyhow::Error::from)
-            })
-        }
+        Role::Porter => porter(&config, control, held),
         Role::Tally => {
-            fence::enter(role, &[])?;
+            fence::enter(role, Reach::Nowhere, &[])?;
             runtime(role)?.block_on(async { Ok(tally::serve(Link::new(control)?).await?) })
         }
         Role::Warden => warden::live(&config, control, held),
@@ -81,7 +70,7 @@ pub fn runtime(role: Role) -> std::io::Result<tokio::runtime::Runtime> {
 fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Result<()> {
     let listeners = held.split_off(config.ssh.host_keys.len().min(held.len()));
     let host_keys = held.into_iter().map(host_key).collect::<anyhow::Result<Vec<_>>>()?;
-    fence::enter(Role::Gate, &[])?;
+    fence::enter(Role::Gate, Reach::Nowhere, &[])?;
     let ssh = &config.ssh;
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     let settings = gate::Settings {
@@ -109,8 +98,39 @@ fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Re
     })
 }
 
+fn porter(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Result<()> {
+    let first = sources(config, held)?;
+    let reach = if config.egress.allow.is_empty() { Reach::Nowhere } else { Reach::Internet };
+    fence::enter(Role::Porter, reach, &[])?;
+    let settings = porter::Settings {
+        imds_v1: config.aws.as_ref().is_some_and(|aws| aws.imds_v1),
+        region: config.aws.as_ref().map(|aws| aws.region.clone()),
+    };
+    let reload = |mut descriptors: Vec<OwnedFd>| {
+        let files = descriptors.split_off(descriptors.len().min(1));
+        let config: Config = serde_json::from_slice(&read_sealed(descriptors.pop()?).ok()?).ok()?;
+        sources(&config, files).ok()
+    };
+    runtime(Role::Porter)?.block_on(async {
+        let start = porter::Start { control: Link::new(control)?, settings, sources: first, reload: Box::new(reload) };
+        Ok(porter::serve(start).await?)
+    })
+}
+
+/// How names become addresses; without a way out no files are handed over.
+fn sources(config: &Config, files: Vec<OwnedFd>) -> anyhow::Result<porter::Sources> {
+    let mut files = files.into_iter();
+    let mut text = || match files.next() {
+        Some(file) => read_sealed(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        None => Ok(String::new()),
+    };
+    let resolv_conf = text().context("cannot read /etc/resolv.conf")?;
+    let hosts = text().context("cannot read /etc/hosts")?;
+    Ok(porter::Sources { resolv_conf, hosts, addresses: config.egress.addresses.clone() })
+}
+
 fn host_key(file: OwnedFd) -> anyhow::Result<russh::keys::PrivateKey> {
-    let bytes = crate::privsep::begin::read_sealed(file).context("cannot read a host key")?;
+    let bytes = read_sealed(file).context("cannot read a host key")?;
     let text = zeroize::Zeroizing::new(String::from_utf8(bytes).context("a host key is not text")?);
     russh::keys::decode_secret_key(&text, None).context("a host key is not an OpenSSH private key without a passphrase")
 }
@@ -119,7 +139,7 @@ fn keeper(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Resu
     let mut held = held.into_iter();
     let (Some(recordings), Some(audit)) = (held.next(), held.next()) else { anyhow::bail!("a directory is missing") };
     let beneath: [(BorrowedFd<'_>, May); 2] = [(recordings.as_fd(), May::Write), (audit.as_fd(), May::Write)];
-    fence::enter(Role::Keeper, &beneath)?;
+    fence::enter(Role::Keeper, Reach::Nowhere, &beneath)?;
     let settings = super::settings::keeper(config)?;
     runtime(Role::Keeper)?.block_on(async {
         Ok(keeper::serve(keeper::Start { settings, recordings, audit, control: Link::new(control)? }).await?)

@@ -42,6 +42,7 @@ pub fn terms(config: &Config) -> warden::Terms {
         jails_per_user: usize::try_from(config.jail.max_jails / 2).unwrap_or(usize::MAX).clamp(1, 20),
         image: config.jail.image.clone(),
         role: config.aws.as_ref().map(|aws| aws.role.as_str().to_owned()),
+        egress: std::sync::Arc::new(config.egress.clone()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::identity::Principal;
 use crate::privsep::Role;
 use crate::privsep::begin::read_sealed;
-use crate::privsep::fence::{self, May};
+use crate::privsep::fence::{self, May, Reach};
 use crate::privsep::link::Link;
 use crate::privsep::message::WardenToPorter;
 use crate::session::SessionId;
@@ -32,7 +32,7 @@ pub fn live(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow
     let tokens = token_directories();
     let mut beneath = vec![(keys.as_fd(), May::Read)];
     beneath.extend(tokens.iter().map(|directory| (directory.as_fd(), May::Read)));
-    fence::enter(Role::Warden, &beneath)?;
+    fence::enter(Role::Warden, Reach::Internet, &beneath)?;
     runtime(Role::Warden)?.block_on(serve(config, control, keys, authority))
 }
 

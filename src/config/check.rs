@@ -15,7 +15,7 @@ use super::types::{
     Access, Algorithms, Audit, Config, Durability, Input, Listen, MaxStartups, Recording, Ssh, State, Users,
 };
 use super::value::{Parsed, Value, choice, duration, list, map, path, read, size, text, whole, wrong};
-use super::{aws, jail};
+use super::{aws, egress, jail};
 use crate::identity::{Pattern, Principal};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ pub fn check(source: &str, host: &Host<'_>) -> Result<Config, Vec<Mistake>> {
     let users = users(r, homes);
     let aws = if r.has("aws") { aws::aws(r, host).map(Some) } else { Some(None) };
     let access = access(r);
+    let egress = egress::egress(r);
     let jail = jail::jail(r, host);
     let recording = recording(r, homes);
     let audit = audit(r, homes);
@@ -62,6 +63,7 @@ pub fn check(source: &str, host: &Host<'_>) -> Result<Config, Vec<Mistake>> {
             audit: audit?,
             state: state?,
             roles: roles?,
+            egress: egress?,
         })
     };
     if !mistakes.is_empty() {
@@ -200,7 +202,7 @@ fn access(r: &mut Reading<'_>) -> Option<Access> {
 }
 
 /// A letter that no name can have would make a rule that never matches: a deny that denies nobody.
-fn pattern(value: &Value<'_>) -> Parsed<Pattern> {
+pub(super) fn pattern(value: &Value<'_>) -> Parsed<Pattern> {
     let found = text(value)?;
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-*?".contains(&b);
     if found.is_empty() || !found.bytes().all(letter) {

@@ -7,6 +7,7 @@
 mod accounts;
 mod aws;
 mod check;
+mod egress;
 mod jail;
 pub mod keyfile;
 mod load;
@@ -17,6 +18,7 @@ mod types;
 mod value;
 
 pub use check::{Host, check};
+pub use egress::{Allow, Egress, EgressLimits, EgressRule, Preset};
 pub use load::load;
 pub use report::{Mistake, Report};
 

@@ -180,7 +180,7 @@ fn take<'i>(table: &mut DeTable<'i>, key: &str) -> Option<(Spanned<toml::de::DeS
 }
 
 /// The nearest of the known words, if it is near enough to be meant.
-fn nearest<'k>(found: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest<'k>(found: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let near = known.map(|word| (distance(found, word), word)).min_by_key(|(distance, _)| *distance)?;
     (near.0 <= 1 + found.chars().count() / 4).then_some(near.1)
 }

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod egress;
+
 const SAMPLE: &str = include_str!("sample.toml");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash
 nobody:x:65534:65534::/:/usr/sbin/nologin
@@ -70,6 +72,8 @@ fn the_sample_shows_the_defaults() {
     sample.users.groups.clear();
     sample.recording.redact.clear();
     sample.aws = None;
+    sample.egress.addresses.clear();
+    sample.egress.allow.clear();
     assert_eq!(sample, least);
     let short = "[aws]\nregion = 'us-east-1'\nrole = 'arn:aws:iam::123456789012:role/bastion/{user}'\n";
     let mut aws = good(SAMPLE).aws.unwrap();

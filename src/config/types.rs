@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::egress::Egress;
 use crate::identity::{Pattern, Principal};
 
 /// A configuration without mistakes. Only the loader makes one; the roles read it back from JSON.
@@ -24,6 +25,7 @@ pub struct Config {
     pub audit: Audit,
     pub state: State,
     pub roles: Roles,
+    pub egress: Egress,
 }
 
 /// Where stockade listens.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::read::nearest;
 use super::report::Mistake;
 
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
@@ -188,6 +189,47 @@ fn table<'v, 'i>(value: &'v Value<'i>) -> Parsed<&'v DeTable<'i>> {
     match value.get_ref() {
         DeValue::Table(table) => Ok(table),
         other => wrong(value, format!("expected a table, found {}", kind(other)), "put it in braces: { name = ... }"),
+    }
+}
+
+/// A table that is an item of a list: every setting is asked for, what nobody asked for is a mistake.
+pub(super) struct Fields<'v, 'i> {
+    table: &'v DeTable<'i>,
+    what: &'static str,
+    asked: Vec<&'static str>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'v, 'i> Fields<'v, 'i> {
+    pub fn of(value: &'v Value<'i>, what: &'static str) -> Parsed<Self> {
+        Ok(Self { table: table(value)?, what, asked: Vec::new(), mistakes: Vec::new() })
+    }
+
+    /// A setting, or its default; the default too where a mistake was noted.
+    pub fn or<T>(&mut self, key: &'static str, default: T, parse: impl Fn(&Value<'_>) -> Parsed<T>) -> T {
+        self.asked.push(key);
+        let Some((_, value)) = self.table.iter().find(|(name, _)| name.get_ref() == key) else { return default };
+        match parse(value) {
+            Ok(value) => value,
+            Err(mistakes) => {
+                let named = mistakes.into_iter().map(|m| Mistake { what: format!("`{key}`: {}", m.what), ..m });
+                self.mistakes.extend(named);
+                default
+            }
+        }
+    }
+
+    pub fn close(mut self) -> Parsed<()> {
+        for (key, _) in self.table.iter().filter(|(key, _)| !self.asked.contains(&key.get_ref().as_ref())) {
+            let found = key.get_ref();
+            let hint = match nearest(found, self.asked.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("{} knows {}", self.what, self.asked.join(", ")),
+            };
+            let what = format!("there is no setting `{found}` in {}", self.what);
+            self.mistakes.push(Mistake::at(key.span(), what, hint));
+        }
+        if self.mistakes.is_empty() { Ok(()) } else { Err(self.mistakes) }
     }
 }
 

@@ -1,11 +1,13 @@
 use std::fmt;
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// Text with `*` (any run of letters) and `?` (any one letter), matched whole.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cbor(transparent)]
 #[serde(transparent)]
-pub struct Pattern(String);
+pub struct Pattern(#[n(0)] String);
 
 impl Pattern {
     pub fn new(text: impl Into<String>) -> Self {

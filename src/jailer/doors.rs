@@ -2,7 +2,7 @@
 //!
 //! No SO_REUSEADDR or SO_REUSEPORT: with them a jailed process could bind the same address beside us.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, send, socket_with};
@@ -34,6 +34,9 @@ const V4: [Ipv4Addr; 3] =
 const V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
 
+/// Where people look for a proxy.
+const EGRESS: u16 = 3128;
+
 /// Raises `lo`, gives it the doors' addresses and listens on all of them, in the order of `DOORS`.
 pub fn open() -> Result<Vec<OwnedFd>, Fault> {
     // Protocol 0 is NETLINK_ROUTE.
@@ -55,19 +58,20 @@ fn listen_at(door: Door) -> Result<OwnedFd, Fault> {
     let family = match door {
         Door::Control => AddressFamily::UNIX,
         Door::MetadataV6 | Door::PodIdentityV6 => AddressFamily::INET6,
-        Door::Metadata | Door::Container | Door::PodIdentity => AddressFamily::INET,
+        Door::Metadata | Door::Container | Door::PodIdentity | Door::Egress => AddressFamily::INET,
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None).step("make a door's socket")?;
     let [metadata, container, pod] = V4;
     let [metadata6, pod6] = V6;
-    let at = |address: std::net::IpAddr| bind(&socket, &SocketAddr::new(address, 80));
+    let at = |address: IpAddr| bind(&socket, &SocketAddr::new(address, 80));
     match door {
         Door::Metadata => at(metadata.into()),
         Door::Container => at(container.into()),
         Door::PodIdentity => at(pod.into()),
         Door::MetadataV6 => at(metadata6.into()),
         Door::PodIdentityV6 => at(pod6.into()),
+        Door::Egress => bind(&socket, &SocketAddr::new(Ipv4Addr::LOCALHOST.into(), EGRESS)),
         Door::Control => SocketAddrUnix::new_abstract_name(b"stockade").and_then(|name| bind(&socket, &name)),
     }
     .step("bind a door")?;

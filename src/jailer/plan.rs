@@ -42,6 +42,9 @@ pub struct Plan {
     /// SHA-256 of the configuration file.
     #[n(12)]
     pub digest: String,
+    /// Somebody may reach something outside: the porter gets the host's network, and its names.
+    #[n(13)]
+    pub egress: bool,
 }
 
 #[derive(Clone, Copy, Debug, Encode, Decode)]

@@ -32,13 +32,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the role as a new process of the same program.
+    /// Starts the role as a new process of the same program, with the host's network or an empty one.
     pub fn start(
         alone: &Alone,
         role: Role,
         account: Account,
         program: BorrowedFd<'_>,
         base: &str,
+        network: bool,
     ) -> Result<Self, Fault> {
         let (ours, theirs) = pair().step("make a control socket")?;
         match clone(alone, 0, None).step("clone a role's process")? {
@@ -47,7 +48,7 @@ impl Running {
             }
             Cloned::Child => {
                 drop(ours);
-                let Err(fault) = become_role(alone, role, account, program, &theirs, base);
+                let Err(fault) = become_role(alone, role, account, program, &theirs, (base, network));
                 eprintln!("stockade: {role}: {fault}");
                 exit_now(1)
             }
@@ -89,13 +90,14 @@ fn become_role(
     account: Account,
     program: BorrowedFd<'_>,
     control: &OwnedFd,
-    base: &str,
+    (base, network): (&str, bool),
 ) -> Result<std::convert::Infallible, Fault> {
     signal::reset().step("reset the signals")?;
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open /dev/null")?;
-    if role != Role::Warden {
-        // The warden alone speaks to a network of the host's: AWS.
+    if !network {
         unshare(alone, UnshareFlags::NEWNET).step("unshare the network")?;
+    }
+    if role != Role::Warden {
         empty_root(alone, base)?;
     }
     rustix::process::setsid().step("begin a session")?;

@@ -30,6 +30,7 @@ impl Jailer {
     fn reload(&mut self) {
         match load(&self.alone, &self.program, &self.configuration, Some(&self.held.configuration)) {
             Ok((plan, held)) => {
+                let outward = plan.egress != self.plan.egress;
                 // What the first configuration opened stays; uids cannot change under jails that stand.
                 self.plan = Plan {
                     instance: self.plan.instance.clone(),
@@ -44,6 +45,10 @@ impl Jailer {
                 self.held.host_keys = held.host_keys;
                 for role in Role::ALL {
                     self.begin(role, true);
+                }
+                // A network namespace is for a process's life; the doors wait for the next one.
+                if let Some(porter) = self.roles.get(&Role::Porter).filter(|_| outward) {
+                    porter.kill();
                 }
                 self.event(Event::ConfigurationLoaded { digest: self.plan.digest.clone() });
                 eprintln!("stockade: jailer: a new configuration is in force");

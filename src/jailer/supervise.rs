@@ -27,6 +27,9 @@ use crate::sys::clone::Alone;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Events that wait for a keeper.
 const MOST_UNTOLD: usize = 1024;
+/// How names become addresses on this host; read again at each reload.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
 
 /// Everything the jailer holds.
 #[derive(Debug)]
@@ -134,7 +137,13 @@ impl Jailer {
     fn start_role(&mut self, role: Role) -> Result<(), Fault> {
         let account = self.plan.account(role).ok_or_else(|| Fault::new("start a role", "it has no account"))?;
         let base = format!("{}/empty", self.run);
-        let running = Running::start(&self.alone, role, account, self.program.as_fd(), &base)?;
+        let network = match role {
+            // AWS.
+            Role::Warden => true,
+            Role::Porter => self.plan.egress,
+            Role::Keeper | Role::Tally | Role::Gate => false,
+        };
+        let running = Running::start(&self.alone, role, account, self.program.as_fd(), &base, network)?;
         self.watch.add(Source::Process(role), &running.pidfd).step("watch a role")?;
         self.watch.add(Source::Control(role), &running.control).step("watch a role")?;
         self.roles.insert(role, running);
@@ -158,6 +167,7 @@ impl Jailer {
             Role::Keeper => ride.extend([self.held.recordings.try_clone(), self.held.audit.try_clone()]),
             Role::Warden => ride.push(self.held.keys.try_clone()),
             Role::Tally => ride.push(std::fs::File::open("/proc").map(OwnedFd::from)),
+            Role::Porter if self.plan.egress => ride.extend([RESOLV_CONF, HOSTS].map(text_of_host)),
             Role::Porter => {}
             Role::Gate if again => {}
             Role::Gate => {
@@ -324,6 +334,11 @@ impl Jailer {
             self.restart_due();
         }
     }
+}
+
+/// A file that a host may do without.
+fn text_of_host(path: &str) -> std::io::Result<OwnedFd> {
+    std::fs::File::open(path).or_else(|_| std::fs::File::open("/dev/null")).map(OwnedFd::from)
 }
 
 /// For messages of `FromJailer` that say nothing to one role alone.

@@ -137,6 +137,7 @@ fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::R
         host_keys: u32::try_from(config.ssh.host_keys.len())?,
         listeners: u32::try_from(listeners)?,
         digest: config.digest.clone(),
+        egress: !config.egress.allow.is_empty(),
     })
 }
 

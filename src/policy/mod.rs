@@ -2,8 +2,10 @@
 //!
 //! Pure: it is handed the rules, the name, the groups and what spoke for the name. It knows no clock, no directory and
 //! no socket. A user who is denied and a user who does not exist look alike to whoever asks through SSH; `explain`
-//! tells them apart, and is for the audit trail and the operator only.
+//! tells them apart, and is for the audit trail and the operator only. `egress` is the law of the way out of a jail: the
+//! warden picks a user's rules by it, the porter holds each connection to them.
 
 mod decide;
+pub mod egress;
 
 pub use decide::{Decision, Denial, Evidence, Permit, Reason, Rule, decide};

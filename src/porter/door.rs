@@ -27,13 +27,13 @@ use super::metadata;
 use crate::privsep::table::Door;
 
 /// How long a request waits for the warden's first word: botocore gives up after a second.
-const PATIENCE: Duration = Duration::from_millis(900);
+pub const PATIENCE: Duration = Duration::from_millis(900);
 
 /// For the whole of a request's headers. hyper has one clock for this and for an idle connection.
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+pub const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Request line and headers together, and hyper's buffer.
-const LONGEST_HEAD: usize = 16 * 1024;
+pub const LONGEST_HEAD: usize = 16 * 1024;
 
 /// No door wants a body; this much is read and thrown away so that the connection stays usable.
 const LONGEST_BODY: usize = 1024;
@@ -44,10 +44,10 @@ const LIFE: Duration = Duration::from_secs(300);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// After a connection too many: the rest waits in the kernel's backlog and costs no processor.
-const BREATH: Duration = Duration::from_millis(2);
+pub const BREATH: Duration = Duration::from_millis(2);
 
 /// After a failed accept (no descriptors left), for which no door is closed, and before a hasty jail's answer.
-const PAUSE: Duration = Duration::from_millis(250);
+pub const PAUSE: Duration = Duration::from_millis(250);
 
 /// A door's name in the audit.
 pub fn name(door: Door) -> &'static str {
@@ -58,14 +58,17 @@ pub fn name(door: Door) -> &'static str {
         Door::PodIdentity => "pod identity",
         Door::PodIdentityV6 => "pod identity, IPv6",
         Door::Control => "control",
+        Door::Egress => "egress",
     }
 }
 
-fn kind(door: Door) -> Kind {
+/// How a door answers; the egress door does not answer, it lets through.
+pub fn kind(door: Door) -> Option<Kind> {
     match door {
-        Door::Metadata | Door::MetadataV6 => Kind::Metadata,
-        Door::Container | Door::PodIdentity | Door::PodIdentityV6 => Kind::Container,
-        Door::Control => Kind::Control,
+        Door::Metadata | Door::MetadataV6 => Some(Kind::Metadata),
+        Door::Container | Door::PodIdentity | Door::PodIdentityV6 => Some(Kind::Container),
+        Door::Control => Some(Kind::Control),
+        Door::Egress => None,
     }
 }
 
@@ -75,7 +78,7 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-enum Stream {
+pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -101,7 +104,7 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Stream> {
+    pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
@@ -112,14 +115,15 @@ impl Listener {
 /// Where a request came in: this, and nothing in the request, says who asks.
 struct Place {
     door: Door,
+    kind: Kind,
     own: Option<SocketAddr>,
     jail: Arc<Jail>,
     pushed: watch::Receiver<Pushed>,
 }
 
 /// Keeps a door until the jail is gone: dropping this closes the listener and its connections.
-pub async fn keep(listener: Listener, door: Door, jail: Arc<Jail>, pushed: watch::Receiver<Pushed>) {
-    let place = Arc::new(Place { door, own: listener.own(), jail, pushed });
+pub async fn keep(listener: Listener, (door, kind): (Door, Kind), jail: Arc<Jail>, pushed: watch::Receiver<Pushed>) {
+    let place = Arc::new(Place { door, kind, own: listener.own(), jail, pushed });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -182,7 +186,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, place: Arc<Place>
 
 async fn respond(request: Request<Incoming>, place: &Place) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let kind = kind(place.door);
+    let kind = place.kind;
     if place.jail.is_hasty(now()) {
         sleep(PAUSE).await;
     }
@@ -245,6 +249,6 @@ fn response(kind: Kind, reply: Reply) -> Response<Full<Bytes>> {
 }
 
 /// The one clock of the doors, in seconds since the epoch.
-fn now() -> i64 {
+pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }

@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use crate::audit::Event;
+use crate::config::{EgressLimits, EgressRule};
 use crate::identity::{Principal, Secret};
 use crate::privsep::message::{Grant, Refusal};
 use crate::session::SessionId;
@@ -30,7 +32,35 @@ pub struct Jail {
     pace: Pace,
     refusals: Meter,
     limits: Meter,
-    notices: Notices,
+    egress_refusals: Meter,
+    pub notices: Notices,
+    pub egress: Arc<Share>,
+}
+
+/// A jail's use of the egress door.
+#[derive(Debug, Default)]
+pub struct Share {
+    open: AtomicU32,
+    /// Bytes so far, both ways.
+    pub used: AtomicU64,
+}
+
+/// A connection's place at the egress door.
+#[derive(Debug)]
+pub struct Entered(Arc<Share>);
+
+impl Share {
+    /// A place, unless `most` are taken.
+    pub fn enter(self: &Arc<Self>, most: u32) -> Option<Entered> {
+        let more = |open: u32| (open < most).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Entered(Arc::clone(self)))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Jail {
@@ -45,7 +75,9 @@ impl Jail {
             pace: Pace::default(),
             refusals: Meter::new(10, 6),
             limits: Meter::new(1, 60),
+            egress_refusals: Meter::new(10, 6),
             notices,
+            egress: Arc::default(),
         }
     }
 
@@ -74,6 +106,18 @@ impl Jail {
         self.notices.tell(Event::DoorRefused { session: self.session, door: door.to_owned(), request, status });
     }
 
+    /// The same for the egress door; `target` as it was asked for.
+    pub fn tell_not_let_through(&self, target: &str, address: Option<String>, reason: &str, now: i64) {
+        let Some(unsaid) = self.egress_refusals.pass(now) else { return };
+        let mut reason = reason.to_owned();
+        if unsaid > 0 {
+            reason.push_str(&format!(" (and {unsaid} more before it)"));
+        }
+        let target = target.chars().take(300).collect();
+        let (session, user) = (self.session, self.user.to_string());
+        self.notices.tell(Event::EgressRefused { session, user, target, address, reason });
+    }
+
     /// Tells the audit of a limit, once a minute.
     pub fn tell_limit(&self, what: &str, now: i64) {
         let Some(unsaid) = self.limits.pass(now) else { return };
@@ -89,6 +133,15 @@ pub struct Pushed {
     pub grant: Option<Arc<Grant>>,
     /// The newest attempt, where it failed.
     pub refusal: Option<Arc<Refusal>>,
+    /// What may be reached outside; nothing before the warden has said so.
+    pub egress: Option<Arc<Allowance>>,
+}
+
+/// What a session may reach outside, and how much of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Allowance {
+    pub rules: Vec<EgressRule>,
+    pub limits: EgressLimits,
 }
 
 impl Pushed {

@@ -2,17 +2,19 @@
 //!
 //! Knows live sessions' short-lived credentials and who each listener belongs to: the listener IS the identity, there
 //! is no look-up by address and no peer credential is asked for. Reads hostile HTTP from the jails. Never knows the
-//! bastion's own AWS identity, the policy, a PTY byte or a recording; never opens a file, executes or connects. The
-//! jailer hands listeners over, the warden pushes credentials, the keeper is told of refusals.
+//! bastion's own AWS identity, who may do what, a PTY byte or a recording; never opens a file or executes. It connects
+//! only through the egress door, by rules that the warden pushed, and has no network where there are none. The jailer
+//! hands listeners over, the warden pushes credentials and rules, the keeper is told of refusals and connections.
 //!
-//! `answer` is the law of all doors, a pure function; `door` is hyper around it; `metadata`, `container` and `control`
-//! are the three kinds of door.
+//! `answer` is the law of the doors that answer, a pure function; `door` is hyper around it; `metadata`, `container` and
+//! `control` are the three kinds. `egress` is the door that lets through.
 
 mod answer;
 mod container;
 mod control;
 mod document;
 mod door;
+mod egress;
 mod jail;
 mod metadata;
 mod notice;
@@ -34,8 +36,11 @@ use crate::privsep::message::{FromJailer, JailerToPorter, Message, Silence, Ward
 use crate::privsep::table::DOORS;
 use crate::session::SessionId;
 
-use jail::{Jail, Pushed};
+use egress::Names;
+use jail::{Allowance, Jail, Pushed};
 use notice::Notices;
+
+pub use egress::Sources;
 
 /// How long a push waits for the doors it belongs to. STS is asked while the jail is being built, so it often wins.
 const EARLY: Duration = Duration::from_secs(600);
@@ -53,10 +58,12 @@ pub struct Settings {
 }
 
 /// What the porter begins with, after lock-down.
-#[derive(Debug)]
 pub struct Start {
     pub control: Link<Silence, FromJailer<JailerToPorter>>,
     pub settings: Settings,
+    pub sources: Sources,
+    /// Reads what comes with a new configuration.
+    pub reload: Box<dyn Fn(Vec<OwnedFd>) -> Option<Sources> + Send>,
 }
 
 /// Why the porter ends.
@@ -76,6 +83,8 @@ pub enum PorterError {
 pub async fn serve(start: Start) -> Result<(), PorterError> {
     let mut porter = Porter {
         settings: start.settings,
+        names: watch::Sender::new(Arc::new(Names::new(start.sources))),
+        reload: start.reload,
         jails: HashMap::new(),
         early: HashMap::new(),
         notices: Notices::begin(),
@@ -105,6 +114,8 @@ async fn heard(warden: Option<&Link<Silence, WardenToPorter>>) -> Result<WardenT
 
 struct Porter {
     settings: Settings,
+    names: watch::Sender<Arc<Names>>,
+    reload: Box<dyn Fn(Vec<OwnedFd>) -> Option<Sources> + Send>,
     jails: HashMap<SessionId, Doors>,
     /// Pushes whose doors have not come yet.
     early: HashMap<SessionId, (Instant, Pushed)>,
@@ -122,8 +133,12 @@ impl Porter {
     fn told(&mut self, message: FromJailer<JailerToPorter>, mut descriptors: Vec<OwnedFd>) -> Result<(), PorterError> {
         match message {
             FromJailer::Begin => return Err(PorterError::OutOfPhase),
-            // A configuration with other settings for the doors asks for a restart, and never comes this far.
-            FromJailer::Reload => {}
+            // Names may have moved; the other settings are fixed for a porter's life.
+            FromJailer::Reload => {
+                if let Some(sources) = (self.reload)(descriptors) {
+                    self.names.send_replace(Arc::new(Names::new(sources)));
+                }
+            }
             FromJailer::Peer(Role::Warden) => self.warden = Some(peer(descriptors.pop())?),
             FromJailer::Peer(Role::Keeper) => self.notices.to(peer(descriptors.pop())?),
             FromJailer::Peer(other) => return Err(PorterError::Stranger(other)),
@@ -148,7 +163,11 @@ impl Porter {
         for (door, listener) in DOORS.into_iter().zip(listeners) {
             match door::Listener::new(door, listener) {
                 Ok(listener) => {
-                    open.spawn(door::keep(listener, door, Arc::clone(&jail), receiver.clone()));
+                    let (jail, pushed) = (Arc::clone(&jail), receiver.clone());
+                    match door::kind(door) {
+                        Some(kind) => open.spawn(door::keep(listener, (door, kind), jail, pushed)),
+                        None => open.spawn(egress::keep(listener, jail, pushed, self.names.subscribe())),
+                    };
                 }
                 Err(error) => tracing::error!(%session, door = door::name(door), %error, "a door does not open"),
             }
@@ -160,6 +179,9 @@ impl Porter {
         match pushed {
             Ok(WardenToPorter::Issued { session, grant }) => self.keep(session, |known| known.issued(grant)),
             Ok(WardenToPorter::Refused { session, refusal }) => self.keep(session, |known| known.refused(refusal)),
+            Ok(WardenToPorter::Egress { session, rules, limits }) => {
+                self.keep(session, |known| known.egress = Some(Arc::new(Allowance { rules, limits })));
+            }
             Err(error) => {
                 // What was issued stays good; the jailer brings the next warden's link.
                 if !matches!(error, LinkError::Closed) {
@@ -176,7 +198,7 @@ impl Porter {
             return;
         }
         if self.early.len() >= MOST_EARLY && !self.early.contains_key(&session) {
-            tracing::warn!(%session, "credentials for a jail without doors are dropped: too many wait");
+            tracing::warn!(%session, "what the warden says of a jail without doors is dropped: too much waits");
             return;
         }
         let (_, known) = self.early.entry(session).or_insert_with(|| (Instant::now(), Pushed::default()));

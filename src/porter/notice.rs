@@ -12,7 +12,7 @@ type Keeper = Option<Arc<Link<ToKeeper, Silence>>>;
 /// How many events wait while the keeper is behind or being started again.
 const QUEUE: usize = 1024;
 
-/// The way of audit events to the keeper: never waits, and counts what it must drop.
+/// The way of audit events to the keeper: never waits if not asked to, and counts what it must drop.
 #[derive(Clone, Debug)]
 pub struct Notices {
     queue: mpsc::Sender<Event>,
@@ -33,6 +33,11 @@ impl Notices {
     /// From now on events go over this link.
     pub fn to(&self, link: Link<ToKeeper, Silence>) {
         self.keeper.send_replace(Some(Arc::new(link)));
+    }
+
+    /// Waits for room: what an event must stand for does not happen before it. False when nobody takes events any more.
+    pub async fn tell_surely(&self, event: Event) -> bool {
+        self.queue.send(event).await.is_ok()
     }
 
     pub fn tell(&self, event: Event) {

@@ -1,7 +1,7 @@
 //! The fence around a role: landlock and seccomp, entered before its runtime starts and never left.
 //!
 //! Both say the same twice over: no file but beneath the descriptors it holds, no exec, no connection out (the warden
-//! excepted). The calls a role does not need answer EPERM.
+//! excepted, and the porter where somebody may reach something outside). The calls a role does not need answer EPERM.
 
 use std::os::fd::BorrowedFd;
 
@@ -22,6 +22,14 @@ pub enum May {
     Write,
 }
 
+/// Where a role's own connections may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Nowhere,
+    /// TCP, and UDP for names. Never a unix socket, never a listener.
+    Internet,
+}
+
 /// Why a role stands without a fence, and so does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum FenceError {
@@ -38,20 +46,18 @@ pub enum FenceError {
 }
 
 /// Closes the fence around this process. It must have one thread still: landlock binds the calling thread and its children.
-pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
+pub fn enter(role: Role, reach: Reach, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(FenceError::Dumpable)?;
     // A landlocked process may not read the memory of one that is not, whatever its capabilities; tally has an empty root
     // and no call that opens or connects.
     if role != Role::Tally {
-        landlock(role, beneath)?;
+        landlock(reach, beneath)?;
     }
     // Threads, and nothing that has a namespace of its own.
-    let mut calls =
-        AllowList::of(EVERYBODY.iter().chain(own(role))).only(libc::SYS_clone, [vec![If::Masked(0, CLONE_NEW, 0)]]);
-    if role == Role::Warden {
-        // To AWS: landlock does not mediate a unix socket's path, and one of them is the engine's.
-        let family = |family: i32| vec![If::Is(0, family.cast_unsigned())];
-        calls = calls.only(libc::SYS_socket, [family(libc::AF_INET), family(libc::AF_INET6)]);
+    let mut calls = AllowList::of(EVERYBODY.iter().chain(own(role)).chain(outward(reach)))
+        .only(libc::SYS_clone, [vec![If::Masked(0, CLONE_NEW, 0)]]);
+    if reach == Reach::Internet {
+        calls = calls.only(libc::SYS_socket, internet());
     }
     let program = calls.compile().map_err(FenceError::Calls)?;
     // First, for the list has no call to install another: the list lets clone3 through, and this one says ENOSYS.
@@ -60,13 +66,15 @@ pub fn enter(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceE
     Ok(())
 }
 
-fn landlock(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
+fn landlock(reach: Reach, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceError> {
     let abi = ABI::V6;
     // Older kernels know less; what they know is enforced, and seccomp says the rest again.
     let mut rules =
         Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?;
-    let net: BitFlags<AccessNet> =
-        if role == Role::Warden { AccessNet::BindTcp.into() } else { AccessNet::from_all(abi) };
+    let net: BitFlags<AccessNet> = match reach {
+        Reach::Internet => AccessNet::BindTcp.into(),
+        Reach::Nowhere => AccessNet::from_all(abi),
+    };
     rules = rules.handle_access(net)?.scope(Scope::from_all(abi))?;
     let mut rules = rules.create()?;
     for (directory, may) in beneath {
@@ -82,8 +90,32 @@ fn landlock(role: Role, beneath: &[(BorrowedFd<'_>, May)]) -> Result<(), FenceEr
     Ok(())
 }
 
+/// A UDP socket needs a port of its own to ask for names from; landlock lets no TCP socket have one.
+fn outward(reach: Reach) -> &'static [i64] {
+    match reach {
+        Reach::Internet => &[libc::SYS_connect, libc::SYS_bind],
+        Reach::Nowhere => &[],
+    }
+}
+
+/// Landlock does not mediate a unix socket's path, and one of them is the engine's; nothing raw, nothing of ICMP.
+fn internet() -> Vec<Vec<If>> {
+    let number = i32::cast_unsigned;
+    let flags = number(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
+    let mut ways = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (kind, own) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+            for protocol in [0, own] {
+                let kind = If::Masked(1, !flags, number(kind));
+                ways.push(vec![If::Is(0, number(family)), kind, If::Is(2, number(protocol))]);
+            }
+        }
+    }
+    ways
+}
+
 /// Tries from inside what must not work; the names of what worked all the same.
-pub fn holes(role: Role) -> Vec<&'static str> {
+pub fn holes(reach: Reach) -> Vec<&'static str> {
     let refused = |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES));
     let mut holes = Vec::new();
     if !std::fs::File::open("/").is_err_and(|e| refused(&e)) {
@@ -93,8 +125,11 @@ pub fn holes(role: Role) -> Vec<&'static str> {
         holes.push("it can execute a program");
     }
     let connect = std::net::TcpStream::connect(("127.0.0.1", 9));
-    if role != Role::Warden && !connect.is_err_and(|e| refused(&e)) {
+    if reach == Reach::Nowhere && !connect.is_err_and(|e| refused(&e)) {
         holes.push("it can connect");
+    }
+    if !std::net::TcpListener::bind(("127.0.0.1", 0)).is_err_and(|e| refused(&e)) {
+        holes.push("it can listen");
     }
     if !std::os::unix::net::UnixStream::connect("/run/none").is_err_and(|e| refused(&e)) {
         holes.push("it can connect to a unix socket");
@@ -123,7 +158,7 @@ fn own(role: Role) -> &'static [i64] {
             SYS_renameat2,
             SYS_linkat,
         ],
-        Role::Warden => &[SYS_openat, SYS_openat2, SYS_lseek, SYS_getdents64, SYS_connect, SYS_bind],
+        Role::Warden => &[SYS_openat, SYS_openat2, SYS_lseek, SYS_getdents64],
         Role::Tally => &[SYS_process_vm_readv],
     }
 }

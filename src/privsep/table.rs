@@ -8,6 +8,7 @@
 //! | authorized keys' folder | jailer    | warden           | jailer                          |
 //! | recordings' folder      | jailer    | keeper           | jailer                          |
 //! | audit file's folder     | jailer    | keeper           | jailer                          |
+//! | resolv.conf, hosts      | jailer    | porter (read)    | jailer                          |
 //! | door listeners          | jail      | jailer, porter   | jailer                          |
 //! | PTY master, pipes       | jail      | keeper           | nobody: a dead keeper ends its sessions |
 //! | streams                 | jailer    | gate and keeper  | nobody: a dead gate ends its connections |
@@ -18,8 +19,15 @@ use super::message::WardenToJailer;
 use crate::session::SessionId;
 
 /// A jail's doors, in the order their listeners travel.
-pub const DOORS: [Door; 6] =
-    [Door::Metadata, Door::MetadataV6, Door::Container, Door::PodIdentity, Door::PodIdentityV6, Door::Control];
+pub const DOORS: [Door; 7] = [
+    Door::Metadata,
+    Door::MetadataV6,
+    Door::Container,
+    Door::PodIdentity,
+    Door::PodIdentityV6,
+    Door::Control,
+    Door::Egress,
+];
 
 /// A listening socket inside a jail's network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +44,8 @@ pub enum Door {
     PodIdentityV6,
     /// The abstract unix socket `@stockade`.
     Control,
+    /// 127.0.0.1:3128
+    Egress,
 }
 
 /// A jail's life, as far as the boundary goes.

@@ -4,12 +4,15 @@
 
 mod channel;
 mod login;
+mod review;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 pub use self::login::{Claimant, Judge, Judged, Judgement};
+pub use self::review::Review;
 
 use self::login::Phase;
 use super::later;
@@ -75,30 +78,6 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
-    /// New terms are for new sessions; who may no longer be here leaves.
-    pub fn adopt(&mut self, terms: Terms) {
-        self.terms = terms;
-        for (id, session) in &self.sessions {
-            self.review(*id, session);
-        }
-    }
-
-    /// Decides again on somebody who is in.
-    fn review(&self, id: SessionId, session: &Session) {
-        let (judge, post) = (self.judge.clone(), self.post.clone());
-        let (user, key) = (session.user.clone(), session.key.clone());
-        tokio::spawn(async move {
-            let denied = judge.may_stay(&user, &key).await;
-            let _ = post.send(Post::Reviewed { session: id, denied }).await;
-        });
-    }
-
-    pub fn judged_again(&mut self, session: SessionId, denied: Option<String>) {
-        if let Some(why) = denied {
-            self.end(session, &format!("the user's rights are gone: {why}"));
-        }
-    }
-
     // ---- peers -------------------------------------------------------------------------------------------------
 
     pub fn met_gate(&mut self, gate: Outbox<WardenToGate>) -> Term {
@@ -120,6 +99,8 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     pub fn met_porter(&mut self, porter: Outbox<WardenToPorter>) {
         self.porter = Some(porter);
         self.sponsor.resend_all();
+        // One by one through the queue: there may be more sessions than may wait for a peer.
+        self.sessions.keys().for_each(|id| later(&self.post, Duration::ZERO, Due::Egress(*id)));
     }
 
     /// Nobody can come back to these sessions yet, so they end; but not at once, for what they are doing may matter.
@@ -352,6 +333,8 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     pub fn due(&mut self, due: Due) {
         match due {
+            Due::Egress(id) => self.push_egress(id),
+            Due::Review(id) => self.review_due(id),
             Due::Linger(id) => {
                 let stays = self.sessions.get(&id).is_some_and(|s| s.owner.0 == self.term && self.gate.is_some());
                 if !stays {

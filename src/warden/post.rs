@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::court::Judged;
+use super::court::{Judged, Review};
 use crate::audit::Event;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{
@@ -27,10 +27,10 @@ pub enum Post {
     Keeper(u64, Received<KeeperToWarden>),
     /// Somebody's keys and groups were looked up, and this is the decision.
     Judged(Box<Judged>),
-    /// A jail that stood when the warden began was decided on again.
+    /// Somebody who is in was decided on again.
     Reviewed {
         session: SessionId,
-        denied: Option<String>,
+        review: Review,
     },
     Due(Due),
     Grant(WardenToPorter),
@@ -44,6 +44,10 @@ pub enum Due {
     Linger(SessionId),
     /// A channel that was closed by its client has had its hang-up; now it must go.
     Kill(SessionId, Number),
+    /// The porter is to hear what a session may reach.
+    Egress(SessionId),
+    /// Nobody could say whether they may stay.
+    Review(SessionId),
 }
 
 /// Reads a link into the queue until it fails; the failure is the last letter.

@@ -1,10 +1,12 @@
 //! A session as the warden knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 
 use super::post::Term;
+use crate::config::Egress;
 use crate::identity::Principal;
 use crate::privsep::message::{Channel, Connection, Number, Wish};
 use crate::session::SessionId;
@@ -18,6 +20,7 @@ pub struct Terms {
     pub image: String,
     /// With `{user}` in it.
     pub role: Option<String>,
+    pub egress: Arc<Egress>,
 }
 
 /// Who provides a session's credentials.
@@ -40,6 +43,10 @@ pub struct Session {
     pub user: Principal,
     /// Fingerprint of the key that opened it.
     pub key: String,
+    /// As they were when the policy was last asked; unknown after a restart of the warden, until it is.
+    pub groups: Option<BTreeSet<String>>,
+    /// The policy could not be asked, and will be.
+    pub undecided: bool,
     /// Who uses it; after a restart of the gate nobody can.
     pub owner: (Term, Connection),
     /// The jail stands.
@@ -84,7 +91,18 @@ pub struct Note {
 
 impl Session {
     pub fn new(user: Principal, key: String, owner: (Term, Connection)) -> Self {
-        Self { user, key, owner, built: false, opened: false, channels: BTreeMap::new(), next: 0, ending: None }
+        Self {
+            user,
+            key,
+            groups: None,
+            undecided: false,
+            owner,
+            built: false,
+            opened: false,
+            channels: BTreeMap::new(),
+            next: 0,
+            ending: None,
+        }
     }
 
     pub fn is_ready(&self) -> bool {

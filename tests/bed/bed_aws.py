@@ -10,8 +10,9 @@ Put in front of moto, before it sees a request:
     names and tags; its SourceIdentity is given back
   - GetCallerIdentity names its caller, presigned too, and answers JSON where that is accepted, as STS does
   - IAM's lists are cut into pages and obey PathPrefix
+  - a bucket's policy is held to where it denies all but one aws:PrincipalArn
   - one JSON line for each request goes to the trail
-Not enforced: identity policies, session policies, any Resource.
+Not enforced: identity policies, session policies, any other Resource.
 
 Controls for tests, on the same port:
   GET  /bed/trail                     the last requests, one JSON line each
@@ -218,6 +219,20 @@ def trusts(role, params, caller):
     return needed <= allowed
 
 
+def bucket_of(environ):
+    name = re.match(r"(.+)\.s3[.-]", environ.get("HTTP_HOST", ""))
+    return name[1] if name else environ["RAW_URI"].split("?")[0].split("/")[1]
+
+
+def may_touch(policy, caller):
+    """Holds S3 to the denials of a bucket's policy, of the one kind that seed.py writes."""
+    arn = caller.role.role_arn if caller.role is not None else caller.arn
+    for statement in policy.get("Statement", []):
+        but = statement.get("Condition", {}).get("StringNotEquals", {}).get("aws:PrincipalArn")
+        if statement["Effect"] == "Deny" and but and arn not in as_list(but):
+            raise Refused(403, "AccessDenied", f"User: {caller.arn} is not authorized: an explicit deny in a resource-based policy")
+
+
 def as_list(value):
     return value if isinstance(value, list) else [] if value is None else [value]
 
@@ -226,6 +241,7 @@ class Front:
     def __init__(self, app, trail, page):
         self.app, self.trail, self.page = app, trail, page
         self.lock, self.recent, self.moods = threading.Lock(), collections.deque(maxlen=10000), {}
+        self.policies = {}
 
     def __call__(self, environ, start_response):
         chunked = environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" or environ.get("wsgi.input_terminated")
@@ -299,6 +315,13 @@ class Front:
                 body = urlencode({**params, "DurationSeconds": mood["lifetime"]}).encode()
                 environ["CONTENT_LENGTH"] = str(len(body))
         environ["wsgi.input"] = io.BytesIO(body)
+        if signature.service == "s3":
+            bucket = bucket_of(environ)
+            may_touch(self.policies.get(bucket, {}), caller)
+            # moto would read it as a denial to everybody.
+            if environ["REQUEST_METHOD"] == "PUT" and "policy" in params:
+                self.policies[bucket] = json.loads(body)
+                return send(answer, "204 No Content", [], b"")
         if action == "GetCallerIdentity":
             return caller_identity(environ, caller, answer)
         if action == "AssumeRole" and params.get("SourceIdentity"):
@@ -423,7 +446,8 @@ def tls(root, host):
     """A certificate for this host, and its root for clients to trust."""
     key, start = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc) - timedelta(hours=1)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the bed")])
-    names = [x509.DNSName("localhost"), x509.DNSName("bed.example.test"), x509.IPAddress(ipaddress.ip_address(host))]
+    aws = ["*.amazonaws.com", "*.s3.amazonaws.com", "*.us-east-1.amazonaws.com", "*.s3.us-east-1.amazonaws.com"]
+    names = [x509.DNSName(name) for name in ["localhost", "bed.example.test", *aws]] + [x509.IPAddress(ipaddress.ip_address(host))]
     certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
                    .serial_number(x509.random_serial_number()).not_valid_before(start).not_valid_after(start + timedelta(days=2))
                    .add_extension(x509.SubjectAlternativeName(names), critical=False).sign(key, hashes.SHA256()))
@@ -451,6 +475,7 @@ def main():
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free one; printed, and written to --ready-file")
     parser.add_argument("--tls", metavar="CA", help="a second port speaks TLS, by a certificate made now; this file gets its root")
+    parser.add_argument("--tls-at", metavar="HOST:PORT", default="", help="where that port is; any free one by default")
     parser.add_argument("--seed", metavar="OUT", help="fill the bed as seed.py does")
     parser.add_argument("--ready-file", help="written once all is up: {\"endpoint\": …, \"port\": …, \"tls_port\": …}")
     parser.add_argument("--trail", help="a file for one JSON line a request")
@@ -465,7 +490,9 @@ def main():
     servers, ready = [server], {"endpoint": f"http://{args.host}:{server.port}", "port": server.port}
     os.environ["MOTO_PORT"] = str(server.port)
     if args.tls:
-        servers.append(make_server(args.host, 0, front, threaded=True, request_handler=Handler, ssl_context=tls(args.tls, args.host)))
+        host, _, port = args.tls_at.rpartition(":")
+        host, port = host or args.host, int(port or 0)
+        servers.append(make_server(host, port, front, threaded=True, request_handler=Handler, ssl_context=tls(args.tls, host)))
         ready["tls_port"] = servers[1].port
     for one in servers:
         threading.Thread(target=one.serve_forever, daemon=True).start()

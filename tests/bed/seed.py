@@ -62,6 +62,16 @@ def make_person(iam, name, groups):
         allow(["s3:ListAllMyBuckets", "s3:ListBucket", "s3:GetObject"], Resource="*")))
 
 
+def make_home(s3, name):
+    """A bucket that only the person's own role may touch, as the bucket's policy says."""
+    bucket = f"home-{name}"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="hello.txt", Body=f"hello {name}\n".encode())
+    s3.put_bucket_policy(Bucket=bucket, Policy=document({
+        "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        "Condition": {"StringNotEquals": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/bastion/{name}"}}}))
+
+
 def make_ssh_key(iam, name, path=None):
     """An RSA key, the only kind that IAM takes; kept at `path` if it shall be used."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -86,6 +96,7 @@ def seed(endpoint, out):
     access = make_bastion(iam)
     for name, groups in PEOPLE.items():
         make_person(iam, name, groups)
+        make_home(s3, name)
     active = make_ssh_key(iam, "alice", os.path.join(out, "ssh_alice"))
     inactive = make_ssh_key(iam, "alice", os.path.join(out, "ssh_alice_inactive"))
     iam.update_ssh_public_key(UserName="alice", SSHPublicKeyId=inactive, Status="Inactive")

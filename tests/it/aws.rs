@@ -28,6 +28,10 @@ pub struct Bed {
 
 impl Bed {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub fn with(arguments: &[&str]) -> Self {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bed");
         let made = Command::new(files.join("venv")).stderr(Stdio::inherit()).output().unwrap();
         assert!(made.status.success(), "tests/bed/venv failed");
@@ -39,6 +43,7 @@ impl Bed {
             .args(["--page", "2", "--end-with-stdin"])
             .args([Path::new("--seed"), directory.path(), Path::new("--tls"), &at("ca.pem")])
             .args([Path::new("--ready-file"), &at("ready")])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

@@ -8,6 +8,7 @@ mod clients;
 mod configuration;
 mod demo;
 mod doors;
+mod egress;
 mod evidence;
 mod exec;
 mod fences;

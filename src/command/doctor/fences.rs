@@ -6,15 +6,18 @@ use landlock::{ABI, Access, AccessFs, LandlockStatus, Ruleset, RulesetAttr, Rule
 
 use super::Check;
 use crate::privsep::Role;
-use crate::privsep::fence;
+use crate::privsep::fence::{self, Reach};
 
 const LANDLOCK: &str = "landlock";
+/// The porter where `[egress]` has rules.
+const OUTWARD: &str = "porter-egress";
 /// The first that knows of TCP ports, of ioctls, and of signals and abstract sockets.
 const COMPLETE: i32 = 6;
 
 pub(super) fn checks() -> Vec<Check> {
     let mut checks = vec![landlock()];
-    checks.extend(Role::ALL.map(role));
+    checks.extend(Role::ALL.map(|of| role(&of.to_string())));
+    checks.push(role(OUTWARD));
     checks
 }
 
@@ -34,9 +37,9 @@ fn landlock() -> Check {
     }
 }
 
-fn role(role: Role) -> Check {
+fn role(role: &str) -> Check {
     let name = format!("fence-{role}");
-    match ask(&role.to_string()) {
+    match ask(role) {
         Ok((true, _)) => Check::ok(&name, "holds"),
         Ok((false, said)) => Check::fail(
             &name,
@@ -62,15 +65,17 @@ pub(super) fn inside(name: &str) -> ExitCode {
         println!("{}", landlock_abi());
         return ExitCode::SUCCESS;
     }
-    let Some(role) = Role::ALL.into_iter().find(|role| role.to_string() == name) else {
+    let role = Role::ALL.into_iter().find(|role| role.to_string() == name);
+    let Some(role) = role.or((name == OUTWARD).then_some(Role::Porter)) else {
         println!("there is no role '{name}'");
         return ExitCode::from(64);
     };
-    if let Err(error) = fence::enter(role, &[]) {
+    let reach = if role == Role::Warden || name == OUTWARD { Reach::Internet } else { Reach::Nowhere };
+    if let Err(error) = fence::enter(role, reach, &[]) {
         println!("{error}");
         return ExitCode::FAILURE;
     }
-    let holes = fence::holes(role);
+    let holes = fence::holes(reach);
     println!("{}", holes.join(", "));
     if holes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -8,9 +8,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::super::{PorterError, Settings, Start, serve};
+use super::super::{PorterError, Settings, Sources, Start, serve};
 use super::{SECRET_KEY, TOKEN, alice, grant, refusal};
 use crate::audit::Event;
+use crate::config::{EgressLimits, EgressRule};
+use crate::identity::Pattern;
 use crate::identity::Secret;
 use crate::privsep::Role;
 use crate::privsep::link::{Link, encode, pair, send_packet};
@@ -29,6 +31,7 @@ struct Doors {
     session: SessionId,
     tcp: Vec<SocketAddr>,
     control: std::path::PathBuf,
+    egress: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
@@ -37,7 +40,8 @@ impl Yard {
         let ((jailer, control), (warden, wardens), (keeper, keepers)) =
             (pair().unwrap(), pair().unwrap(), pair().unwrap());
         let control = Link::new(control).unwrap();
-        let porter = tokio::spawn(serve(Start { control, settings: Settings::default() }));
+        let (settings, sources) = (Settings::default(), Sources::default());
+        let porter = tokio::spawn(serve(Start { control, settings, sources, reload: Box::new(|_| None) }));
         let yard = Self { jailer, warden, keeper: Link::new(keeper).unwrap(), porter };
         yard.tell(&FromJailer::Peer(Role::Warden), &[wardens.as_fd()]);
         yard.tell(&FromJailer::Peer(Role::Keeper), &[keepers.as_fd()]);
@@ -65,10 +69,31 @@ impl Yard {
         let unix = unix::UnixListener::bind(&control).unwrap();
         let mut descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
         descriptors.push(unix.as_fd());
+        let egress = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        descriptors.push(egress.as_fd());
         let token = Secret::new(TOKEN.into());
         self.tell(&FromJailer::Told(JailerToPorter::Doors { session, user: alice(), token }), &descriptors);
         let tcp = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
-        Doors { session, tcp, control, _folder: folder }
+        Doors { session, tcp, control, egress: egress.local_addr().unwrap(), _folder: folder }
+    }
+
+    /// The next of its kind; what else is told meanwhile is passed over.
+    async fn refusal(&self) -> Event {
+        loop {
+            let event = self.event().await;
+            if matches!(&event, Event::EgressRefused { reason, .. } if !reason.contains("not known yet")) {
+                return event;
+            }
+        }
+    }
+
+    async fn limit(&self) -> Event {
+        loop {
+            let event = self.event().await;
+            if matches!(event, Event::LimitHit { .. }) {
+                return event;
+            }
+        }
     }
 
     async fn event(&self) -> Event {
@@ -142,7 +167,7 @@ async fn a_push_may_come_before_the_doors() {
     let session = SessionId::mint();
     yard.issue(session);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let sockets: Vec<_> = (0..6).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let sockets: Vec<_> = (0..7).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     let token = Secret::new(TOKEN.into());
     yard.tell(&FromJailer::Told(JailerToPorter::Doors { session, user: alice(), token }), &descriptors);
@@ -243,4 +268,66 @@ async fn a_new_warden_and_a_new_keeper_take_over() {
     let answer = ask(doors.tcp[2], "GET /v1/credentials", &format!("Authorization: {TOKEN}\r\n")).await;
     assert!(answer.contains(SECRET_KEY), "{answer}");
     assert!(matches!(yard.event().await, Event::DoorRefused { status: 401, .. }), "kept for the next keeper");
+}
+
+async fn connect(door: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(door).await.unwrap();
+    stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+fn allow(session: SessionId, hosts: &[&str]) -> WardenToPorter {
+    let hosts = hosts.iter().copied().map(Pattern::new).collect();
+    let cidrs = vec!["0.0.0.0/0".parse().unwrap()];
+    let rule = EgressRule { hosts, preset: None, regions: vec![], ports: vec![443, 80], cidrs, tls: true };
+    let limits = EgressLimits { connections: 4, bytes: 1 << 20, idle: 60 };
+    WardenToPorter::Egress { session, rules: vec![rule], limits }
+}
+
+#[tokio::test]
+async fn the_egress_door_refuses_with_a_sentence() {
+    let yard = Yard::new();
+    let doors = yard.open();
+    let answer = connect(doors.egress, "CONNECT a.test:443").await;
+    assert!(answer.starts_with("HTTP/1.1 503 your rules are not known yet"), "{answer}");
+    yard.push(&allow(doors.session, &["a.test", "localhost", "127.0.0.1"]));
+    for (request, wanted) in [
+        ("GET http://a.test/", "405 this door takes CONNECT only"),
+        ("CONNECT b.test:443", "403 no rule lets you through to b.test:443"),
+        ("CONNECT a.test:22", "403 no rule lets you through to a.test:22"),
+        ("CONNECT a.test", "400 "),
+        ("CONNECT 2130706433:443", "400 "),
+        ("CONNECT 127.0.0.1:443", "403 127.0.0.1:443 leads to 127.0.0.1: it is loopback"),
+        ("CONNECT localhost:443", "403 localhost:443 leads to 127.0.0.1: it is loopback"),
+        ("CONNECT a.test:443", "502 a.test:443 has no address"),
+    ] {
+        let answer = loop {
+            // The push and the first request go different ways.
+            let answer = connect(doors.egress, request).await;
+            if !answer.contains("not known yet") {
+                break answer;
+            }
+        };
+        assert!(answer.starts_with(&format!("HTTP/1.1 {wanted}")), "{request}: {answer}");
+        let Event::EgressRefused { session, user, .. } = yard.refusal().await else { panic!() };
+        assert_eq!((session, user.as_str()), (doors.session, "alice"));
+    }
+    // A jail that holds all its places waits alone.
+    let held: Vec<_> = many(doors.egress).await;
+    let Event::LimitHit { session, .. } = yard.limit().await else { panic!() };
+    assert_eq!(session, Some(doors.session));
+    let others = yard.open();
+    yard.push(&allow(others.session, &[]));
+    assert!(connect(others.egress, "CONNECT a.test:443").await.starts_with("HTTP/1.1 403 "));
+    drop(held);
+}
+
+async fn many(door: SocketAddr) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(TcpStream::connect(door).await.unwrap());
+    }
+    held
 }

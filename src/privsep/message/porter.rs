@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::config::{EgressLimits, EgressRule};
 use crate::identity::Credentials;
 use crate::session::SessionId;
 
@@ -23,6 +24,16 @@ pub enum WardenToPorter {
         session: SessionId,
         #[n(1)]
         refusal: Refusal,
+    },
+    /// What this session may reach outside; it replaces what was said before.
+    #[n(2)]
+    Egress {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        rules: Vec<EgressRule>,
+        #[n(2)]
+        limits: EgressLimits,
     },
 }
 

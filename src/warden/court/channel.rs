@@ -9,9 +9,9 @@ use crate::privsep::message::{
     Channel, Connection, Number, Program, WardenToGate, WardenToJailer, WardenToKeeper, Wish,
 };
 use crate::session::SessionId;
-use crate::warden::later;
 use crate::warden::post::Due;
 use crate::warden::sessions::{Place, Sponsor, Stage};
+use crate::warden::{egress, later};
 
 /// What a program is given between its hang-up and its death, when its client has closed its channel.
 const HANGUP: Duration = Duration::from_secs(2);
@@ -81,8 +81,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     fn start(&mut self, id: SessionId, number: Number) {
-        let Some(place) = self.sessions.get_mut(&id).and_then(|s| s.channels.get_mut(&number)) else { return };
-        let Some(wish) = place.wish.take() else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let proxies = egress::environment(session, &self.terms.egress);
+        let Some(place) = session.channels.get_mut(&number) else { return };
+        let Some(mut wish) = place.wish.take() else { return };
         place.stage = Stage::Starting;
         let command = match &wish.program {
             Program::Shell => None,
@@ -90,6 +92,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         };
         self.event(Event::ChannelOpened { session: id, number, command, terminal: wish.terminal.is_some() });
         self.say_keeper(WardenToKeeper::Channel { session: id, number, wish: wish.clone() });
+        wish.environment.extend(proxies);
         self.jailer.say(WardenToJailer::Start { session: id, number, wish });
     }
 

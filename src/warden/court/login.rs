@@ -1,6 +1,6 @@
 //! Who gets in: claims, the judgements on them, and the session that a login begins.
 
-use super::Court;
+use super::{Court, Review};
 use crate::audit::Event;
 use crate::config::Home;
 use crate::identity::Principal;
@@ -36,8 +36,8 @@ pub enum Judgement {
 /// Looks keys and groups up and applies the policy.
 pub trait Judge: Clone + Send + Sync + 'static {
     fn judge(&self, claimant: &Claimant) -> impl Future<Output = Judgement> + Send;
-    /// Whether a user with a living session may keep it; the reason where not.
-    fn may_stay(&self, user: &Principal, key: &str) -> impl Future<Output = Option<String>> + Send;
+    /// Whether a user with a living session may keep it.
+    fn may_stay(&self, user: &Principal, key: &str) -> impl Future<Output = Review> + Send;
 }
 
 /// A judgement on its way back.
@@ -144,6 +144,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             image: self.terms.image.clone(),
             role: self.terms.role.as_ref().map(|role| role.replace("{user}", user.as_str())),
         };
+        let groups = permit.groups().clone();
         let (persistent_home, from) = (permit.home() == Home::Persistent, claim.from.clone());
         let keeper = self.keeper.as_ref()?;
         if !keeper.say(WardenToKeeper::Open { session: id, header: Box::new(header) }) {
@@ -155,7 +156,9 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.jailer.say(WardenToJailer::Build { session: id, user: user.clone(), persistent_home, region, note });
         self.sponsor.begin(id, &user);
         self.event(Event::SessionOpened { session: id, user: user.to_string(), from });
-        self.sessions.insert(id, Session::new(user, key, (self.term, connection)));
+        let session = Session { groups: Some(groups), ..Session::new(user, key, (self.term, connection)) };
+        self.sessions.insert(id, session);
+        self.push_egress(id);
         Some(id)
     }
 }

@@ -84,14 +84,14 @@ impl Bench {
     async fn key(&mut self) -> (SessionId, String) {
         match self.porter.recv().await.unwrap() {
             WardenToPorter::Issued { session, grant } => (session, grant.credentials.access_key_id),
-            WardenToPorter::Refused { refusal, .. } => panic!("{refusal:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
     async fn code(&mut self) -> String {
         match self.porter.recv().await.unwrap() {
             WardenToPorter::Refused { refusal, .. } => refusal.code,
-            WardenToPorter::Issued { grant, .. } => panic!("{grant:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }
