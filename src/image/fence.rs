@@ -67,7 +67,7 @@ fn landlock() -> Result<()> {
 
 fn limits() -> Result<()> {
     let most = |most| Rlimit { current: Some(most), maximum: Some(most) };
-    for (resource, limit) in [(Resource::As, MOST_MEMORY), (Resource::Core, 0), (Resource::Nproc, 0)] {
+    for (resource, limit) in [(Resource::Data, MOST_MEMORY), (Resource::Core, 0), (Resource::Nproc, 0)] {
         rustix::process::setrlimit(resource, most(limit)).map_err(failed("limits"))?;
     }
     Ok(())
