@@ -89,6 +89,8 @@ fn fenced(program: &Path, source: &Path, target: &Path, limits: Limits, say: &mu
         .arg(&source)
         .current_dir(target)
         .env_clear()
+        // In KiB; the default is a GiB, which is all that the fence leaves it.
+        .env("MIMALLOC_ARENA_RESERVE", "16384")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
