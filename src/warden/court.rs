@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::sync::mpsc;
 
-pub use self::login::{Claimant, Judge, Judged, Judgement};
+pub use self::login::{Claimant, Judge, Judged, Judgement, Review};
 
 use self::login::Phase;
 use super::later;
@@ -52,6 +52,8 @@ pub struct Court<J, S> {
     /// The connections there were when this gate began to speak with us.
     alive: Option<HashSet<Connection>>,
     connections: HashMap<Connection, Phase>,
+    /// Which rules: a judgement by former ones may be heard late.
+    edition: u64,
     sessions: HashMap<SessionId, Session>,
 }
 
@@ -71,6 +73,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             term: 0,
             alive: None,
             connections: HashMap::new(),
+            edition: 0,
             sessions: HashMap::new(),
         }
     }
@@ -81,6 +84,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         for (id, session) in &self.sessions {
             self.review(*id, session);
         }
+        self.review_logins();
     }
 
     /// Decides again on somebody who is in.
@@ -88,14 +92,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         let (judge, post) = (self.judge.clone(), self.post.clone());
         let (user, key) = (session.user.clone(), session.key.clone());
         tokio::spawn(async move {
-            let denied = judge.may_stay(&user, &key).await;
-            let _ = post.send(Post::Reviewed { session: id, denied }).await;
+            let review = judge.may_stay(&user, &key).await;
+            let _ = post.send(Post::Reviewed { session: id, review }).await;
         });
     }
 
-    pub fn judged_again(&mut self, session: SessionId, denied: Option<String>) {
-        if let Some(why) = denied {
-            self.end(session, &format!("the user's rights are gone: {why}"));
+    pub fn judged_again(&mut self, id: SessionId, review: Review) {
+        if let Review::Leaves(why) = review {
+            self.end(id, &format!("the user's rights are gone: {why}"));
         }
     }
 
@@ -212,11 +216,15 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     fn gone(&mut self, connection: Connection) {
         self.connections.remove(&connection);
+        self.end_of(connection, "the connection closed");
+    }
+
+    fn end_of(&mut self, connection: Connection, reason: &str) {
         // By its owner, not by the login: a warden that was started again knows sessions and no logins.
         let owner = (self.term, connection);
         let owned = self.sessions.iter().filter(|(_, session)| session.owner == owner).map(|(id, _)| *id);
         for id in owned.collect::<Vec<_>>() {
-            self.end(id, "the connection closed");
+            self.end(id, reason);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use jiff::Timestamp;
 
-use super::court::{Claimant, Judge, Judgement};
+use super::court::{Claimant, Judge, Judgement, Review};
 use super::directory::{Directory, People, Record};
 use crate::config::{Access, Home};
 use crate::identity::authorized_keys::{self, AuthorizedKey, WhyNot};
@@ -88,16 +88,19 @@ impl<P: People> Judge for Arc<Bench<P>> {
         }
     }
 
-    async fn may_stay(&self, user: &Principal, key: &str) -> Option<String> {
+    async fn may_stay(&self, user: &Principal, key: &str) -> Review {
         let rules = self.rules();
         // While nobody can say, what was decided before stands: an outage of IAM must not end everybody's work.
-        let record = rules.directory.look_up(user).await.ok()?;
+        let Ok(record) = rules.directory.look_up(user).await else { return Review::Unknown };
         // Where a connection came from does not change under it; that its key is still listed can.
         let (keys, _) = keys(&record, user);
         let evidence = match keys.iter().find(|listed| listed.fingerprint() == key) {
             Some(listed) => Evidence::from(listed),
             None => Evidence::NoKey(WhyNot::Unlisted(keys.len())),
         };
-        rules.decide(user, record, &evidence).err()
+        match rules.decide(user, record, &evidence) {
+            Ok(permit) => Review::Stays(Box::new(permit)),
+            Err(why) => Review::Leaves(why),
+        }
     }
 }

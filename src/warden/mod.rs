@@ -25,7 +25,7 @@ use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{FromJailer, JailerToWarden, Silence, WardenToJailer, WardenToPorter};
 
-pub use self::court::{Claimant, Judge, Judgement};
+pub use self::court::{Claimant, Judge, Judgement, Review};
 pub use self::sessions::{Sponsor, Terms};
 
 /// Messages that wait to be handled; then their senders wait.
@@ -87,7 +87,8 @@ pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), Warde
             // The jailer ends every jail when the keeper dies, and tells us of each.
             Post::Keeper(reign, Err(_)) => court.lost_keeper(reign),
             Post::Judged(judged) => court.judged(*judged),
-            Post::Reviewed { session, denied } => court.judged_again(session, denied),
+            Post::Reviewed { session, review } => court.judged_again(session, review),
+            Post::LoginReviewed(term, connection, review) => court.login_reviewed(term, connection, review),
             Post::Due(due) => court.due(due),
             Post::Grant(grant) => court.grant(grant),
             Post::Event(event) => court.event(event),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::court::Judged;
+use super::court::{Judged, Review};
 use crate::audit::Event;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{
-    FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, WardenToPorter,
+    Connection, FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, WardenToPorter,
 };
 use crate::session::SessionId;
 
@@ -27,11 +27,13 @@ pub enum Post {
     Keeper(u64, Received<KeeperToWarden>),
     /// Somebody's keys and groups were looked up, and this is the decision.
     Judged(Box<Judged>),
-    /// A jail that stood when the warden began was decided on again.
+    /// Somebody who is in was decided on again.
     Reviewed {
         session: SessionId,
-        denied: Option<String>,
+        review: Review,
     },
+    /// A login of a gate's life was decided on again.
+    LoginReviewed(Term, Connection, Review),
     Due(Due),
     Grant(WardenToPorter),
     Event(Event),
