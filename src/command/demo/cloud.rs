@@ -77,6 +77,8 @@ impl Cloud {
             .stdout(Stdio::null())
             .stderr(steps.log()?)
             .process_group(0);
+        // It is filled by AWS's own client.
+        hide_own(&mut command);
         let process = command.spawn().with_context(|| format!("cannot run {python}"))?;
         let mut emulator = Emulator { process, environment: Vec::new() };
         steps.until("starting the AWS emulator", &mut emulator.process, START, || ready.exists())?;
@@ -97,13 +99,17 @@ impl Cloud {
     /// What the bastion's process must have in its environment.
     pub(super) fn environment(&self, command: &mut Command) {
         let Some(emulator) = &self.emulator else { return };
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_")) {
-            command.env_remove(name);
-        }
+        hide_own(command);
         command.envs(emulator.environment.iter().cloned());
-        // A profile's endpoints and programs are for another AWS.
-        command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
     }
+}
+
+/// The machine's own settings, endpoints and programs are for another AWS, and may be none that work.
+fn hide_own(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_")) {
+        command.env_remove(name);
+    }
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
 }
 
 fn variables(text: &str) -> anyhow::Result<Vec<(String, String)>> {
