@@ -375,3 +375,6 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
