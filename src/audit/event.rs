@@ -102,7 +102,7 @@ events! {
         #[n(4)]
         client: String,
     },
-    /// A user was not let in.
+    /// A user was not let in, or may no longer stay.
     #[n(3)]
     #[code(SK1004W, Authentication, 1)]
     LoginRefused {
@@ -232,7 +232,7 @@ events! {
         #[n(3)]
         status: u16,
     },
-    /// A limit was reached: disk, jails, memory, a door's connections, exec notifications.
+    /// A limit was reached: disk, jails, processes, memory, a door's connections, exec notifications.
     #[n(13)]
     #[code(SK6001W, ApplicationError, 1)]
     LimitHit {

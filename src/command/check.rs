@@ -16,7 +16,8 @@ use crate::identity::authorized_keys::{self, AuthorizedKey, AuthorizedKeys, WhyN
 use crate::policy::egress::is_for;
 use crate::policy::{Decision, Denial, Evidence, Reason, decide};
 
-/// Exits with 0 if all is well, 78 if the configuration has mistakes, 1 if --who may not log in.
+/// Exits with 0 if all is well, 78 if the configuration has mistakes; with --who 1 if they may not log in, 3 if IAM, which
+/// is not asked here, decides.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration to read
@@ -31,6 +32,8 @@ pub struct Args {
 }
 
 const DENIED: u8 = 1;
+/// Not 2, with which clap refuses a command line.
+const IAM_DECIDES: u8 = 3;
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -48,10 +51,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let found = keys(&config.users.authorized_keys, &user);
     let (lines, decision) = explain(&config, &user, &found, args.from, Timestamp::now());
     println!("{}", lines.join("\n"));
-    Ok(match decision {
-        Decision::Permit(_) => ExitCode::SUCCESS,
-        Decision::Denial(_) => ExitCode::from(DENIED),
-    })
+    Ok(ExitCode::from(status(&config, &decision)))
+}
+
+fn status(config: &Config, decision: &Decision) -> u8 {
+    match decision {
+        _ if otherwise(config, decision).is_some() => IAM_DECIDES,
+        Decision::Permit(_) => 0,
+        Decision::Denial(_) => DENIED,
+    }
 }
 
 /// What the file cannot show: host keys and users' keys as they lie on this host. No mistake of the configuration, for
@@ -187,11 +195,11 @@ fn otherwise(config: &Config, decision: &Decision) -> Option<String> {
         Decision::Permit(_) if aws.groups_from_iam && !config.access.deny_groups.is_empty() => "deny_groups",
         Decision::Denial(Denial { reason: Reason::NoGroup { .. }, .. }) if aws.groups_from_iam => "allow_groups",
         Decision::Denial(Denial { reason: Reason::Key(_), .. }) if aws.keys_from_iam => {
-            return Some("A key in IAM can let them in at login.".into());
+            return Some("IAM decides, and is not asked here: a key in IAM lets them in at login.".into());
         }
         _ => return None,
     };
-    Some(format!("A group in IAM can turn this at login: {turned} is looked at again with IAM's groups."))
+    Some(format!("IAM decides, and is not asked here: {turned} is looked at again at login, with IAM's groups."))
 }
 
 /// What the egress door lets them through to, a rule a line.
@@ -299,11 +307,30 @@ mod tests {
              There is no usable key in /etc/stockade/keys/alice.\n\
              IAM's keys are asked at login, not here.\n\
              'alice' may not log in: allow_groups has 'ops', and they are in no group.\n\
-             A group in IAM can turn this at login: allow_groups is looked at again with IAM's groups."
+             IAM decides, and is not asked here: allow_groups is looked at again at login, with IAM's groups."
         );
         assert!(said(&config(aws), "", None).ends_with(
-            "'alice' may not log in: no key is listed for the user.\nA key in IAM can let them in at login."
+            "'alice' may not log in: no key is listed for the user.\n\
+             IAM decides, and is not asked here: a key in IAM lets them in at login."
         ));
+    }
+
+    #[test]
+    fn where_iam_decides_the_exit_status_is_its_own() {
+        let code = |more: &str, file: &str| {
+            let (config, found) = (config(more), Ok(authorized_keys::parse(file.as_bytes())));
+            let now = "2030-01-01T00:00:00Z".parse().unwrap();
+            let (_, decision) = explain(&config, &"alice".parse().unwrap(), &found, None, now);
+            status(&config, &decision)
+        };
+        let aws = "[aws]\nregion = 'us-east-1'\nrole = 'arn:aws:iam::123456789012:role/{user}'\n";
+        let key = format!("ssh-ed25519 {ED}\n");
+        assert_eq!([code("", &key), code("", ""), code(aws, &key), code(aws, "")], [0, 1, 0, 3]);
+        for (access, wanted) in
+            [("allow_groups = ['ops']", 3), ("deny_groups = ['ops']", 3), ("deny_users = ['a*']", 1)]
+        {
+            assert_eq!(code(&format!("{aws}[access]\n{access}\n"), &key), wanted, "{access}");
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `stockade demo`: a bastion on this machine for trying out, from nothing to a shell in a jail.
 //!
-//! Everything it makes lies in one directory, everything it starts ends with it: the bastion by the signal that a parent's
-//! death sends, the emulator by the end of its standard input, the set-up by its own PID namespace.
+//! What it makes lies in one directory, but for the caches of the image and of the emulator's Python. Everything it starts
+//! ends with it: the bastion by the signal that a parent's death sends, the emulator by the end of its standard input, the
+//! set-up by its own PID namespace.
 
 mod bastion;
 mod client;
 mod cloud;
 mod directory;
+mod identity;
 mod interrupt;
 mod material;
 mod needs;
@@ -31,7 +33,8 @@ const INTERRUPTED: u8 = 130;
 /// all of it down again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where everything it makes lies [default: ~/.local/state/stockade-demo]
+    /// Where keys, configuration, homes and recordings lie [default: stockade-demo in $XDG_STATE_HOME or ~/.local/state];
+    /// the built image and the emulator's Python lie in stockade in $XDG_CACHE_HOME or ~/.cache
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// Where the bastion listens
@@ -40,6 +43,9 @@ pub struct Args {
     /// With an AWS identity of your own: the role of each user [default: role/bastion/{user} in its account]
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
+    /// Use the AWS emulator, whatever AWS identity this machine has
+    #[arg(long, conflicts_with = "role")]
+    emulator: bool,
     /// Install Debian packages that are missing
     #[arg(long)]
     install: bool,
@@ -59,19 +65,26 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     let place = directory::place(args.directory.as_deref())?;
-    let own_identity = cloud::is_configured();
-    needs::meet(&place, own_identity, args.install)?;
+    let identity = if args.emulator { Err("as --emulator asks for".to_owned()) } else { identity::find() };
+    needs::meet(&place, identity.is_ok(), args.install)?;
 
     let interrupt = Interrupt::watch()?;
     let directory = Directory::take(&place)?;
     let steps = Steps::new(&interrupt, directory.file("setup.log"), &loader::instance(&place));
     directory.wait_for_the_last(&interrupt)?;
     bastion::port_is_free(args.listen)?;
+    let own = match &identity {
+        Ok(found) => Some(Cloud::own(args.role.clone(), found)?),
+        Err(_) => None,
+    };
     material::write(&directory.file("material"))?;
 
     directory.image(&steps)?;
     directory.keys(args.listen)?;
-    let cloud = if own_identity { Cloud::own(args.role.clone())? } else { Cloud::emulated(&directory, &steps)? };
+    let cloud = match own {
+        Some(own) => own,
+        None => Cloud::emulated(&directory, &steps, &identity.err().unwrap_or_default())?,
+    };
     directory.configuration(args.listen, &cloud)?;
     let bastion = bastion::start(&directory, &cloud, args.listen, &steps)?;
     if args.command.is_empty() {
@@ -86,7 +99,7 @@ fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
 fn banner(directory: &Directory, cloud: &Cloud, listen: SocketAddr) {
     let path = |name| directory.file(name).display().to_string();
     eprintln!("stockade listens on {listen}; you are {USER}, in a jail of your own. AWS: {}.", cloud.name);
-    eprintln!("Everything of the demo lies in {}. From another terminal:", directory.path().display());
+    eprintln!("Keys, configuration and recordings lie in {}. From another terminal:", directory.path().display());
     eprintln!(
         "  ssh -F none -i {} -o UserKnownHostsFile={} -p {} {USER}@{}",
         path(directory::USER_KEY),

@@ -8,6 +8,12 @@ use crate::image::{Limits, Name, Record, Removed, Store, child};
 /// See `stockade image --help`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The configuration, whose `[state] directory` has the images
+    #[arg(long, global = true, value_name = "FILE", default_value = super::CONFIGURATION)]
+    config: PathBuf,
+    /// Where the images are; no configuration is read then
+    #[arg(long, global = true, value_name = "DIR")]
+    directory: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -23,23 +29,15 @@ enum Verb {
         name: Name,
         #[command(flatten)]
         limits: Most,
-        #[command(flatten)]
-        images: Images,
     },
     /// Show the images
     List {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
-        #[command(flatten)]
-        images: Images,
     },
     /// Remove a name, and its image with its last name; refused while jails stand on it
-    Remove {
-        name: Name,
-        #[command(flatten)]
-        images: Images,
-    },
+    Remove { name: Name },
     /// The unpacking process of an import: fills its working directory
     #[command(hide = true)]
     Unpack {
@@ -47,13 +45,6 @@ enum Verb {
         #[command(flatten)]
         limits: Most,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Images {
-    /// Where images lie
-    #[arg(long, default_value = "/var/lib/stockade/images")]
-    directory: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,19 +65,30 @@ impl From<Most> for Limits {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // An unpacking process has a source and its working directory, and opens nothing else.
+    if let Verb::Unpack { path, limits } = args.verb {
+        return Ok(child::run(&path, limits.into()));
+    }
+    let store = match args.directory {
+        Some(directory) => Store::new(directory),
+        None => match super::configuration(&args.config) {
+            Ok(config) => Store::new(config.state.directory.join("images")),
+            Err(code) => return Ok(code),
+        },
+    };
     match args.verb {
-        Verb::Import { path, name, limits, images } => {
+        Verb::Import { path, name, limits } => {
             eprintln!("importing {} as `{name}`", path.display());
             let say = &mut |line: &str| eprintln!("  {line}");
-            let record = Store::new(images.directory).import(&path, &name, limits.into(), say)?;
+            let record = store.import(&path, &name, limits.into(), say)?;
             report(&record);
         }
-        Verb::List { json, images } => list(&Store::new(images.directory), json)?,
-        Verb::Remove { name, images } => match Store::new(images.directory).remove(&name)? {
+        Verb::List { json } => list(&store, json)?,
+        Verb::Remove { name } => match store.remove(&name)? {
             Removed::Image => eprintln!("removed `{name}` and its image"),
             Removed::Name => eprintln!("removed the name `{name}`; its image has another"),
         },
-        Verb::Unpack { path, limits } => return Ok(child::run(&path, limits.into())),
+        Verb::Unpack { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

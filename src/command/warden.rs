@@ -54,7 +54,9 @@ fn connect(config: &Config) -> anyhow::Result<Option<Authority>> {
 async fn serve(config: &Config, control: OwnedFd, keys: OwnedFd, authority: Option<Authority>) -> anyhow::Result<()> {
     let (to_porter, grants) = mpsc::channel(QUEUE);
     let (to_audit, events) = mpsc::channel(QUEUE);
-    let bench = Arc::new(Bench::new(rules(config, keys, authority.as_ref())));
+    // As long as the warden lives, whatever is reloaded: what IAM said must stand when it cannot be asked.
+    let iam = authority.as_ref().map(|known| Arc::new(Cache::new(Iam::new(known.iam()), Lives::default())));
+    let bench = Arc::new(Bench::new(rules(config, keys, iam.as_ref())));
     let issuer = match (&authority, &config.aws) {
         (Some(authority), Some(aws)) => {
             let terms = settings::credentials(aws);
@@ -67,8 +69,8 @@ async fn serve(config: &Config, control: OwnedFd, keys: OwnedFd, authority: Opti
         None => Purse::Empty(to_porter, std::sync::Mutex::default()),
     };
     let reload = {
-        let (bench, authority) = (bench.clone(), authority.clone());
-        move |descriptors: Vec<OwnedFd>| reload(descriptors, &bench, authority.as_ref(), issuer.as_deref())
+        let bench = bench.clone();
+        move |descriptors: Vec<OwnedFd>| reload(descriptors, &bench, iam.as_ref(), issuer.as_deref())
     };
     let start = warden::Start {
         control: Link::new(control)?,
@@ -82,13 +84,13 @@ async fn serve(config: &Config, control: OwnedFd, keys: OwnedFd, authority: Opti
     Ok(warden::serve(start).await?)
 }
 
-fn rules(config: &Config, keys: OwnedFd, authority: Option<&Authority>) -> Rules<Iam> {
+fn rules(config: &Config, keys: OwnedFd, iam: Option<&Arc<Cache<Iam>>>) -> Rules<Iam> {
     let groups: BTreeMap<String, Vec<Principal>> =
         config.users.groups.iter().map(|(name, members)| (name.clone(), members.iter().cloned().collect())).collect();
-    let iam = authority.zip(config.aws.as_ref()).and_then(|(authority, aws)| {
+    let iam = iam.zip(config.aws.as_ref()).and_then(|(cache, aws)| {
         let wanted = Use { keys: aws.keys_from_iam, groups: aws.groups_from_iam };
-        let lives = Lives { fresh: aws.cache, stale: aws.stale, ..Lives::default() };
-        (wanted.keys || wanted.groups).then(|| (Cache::new(Iam::new(authority.iam()), lives), wanted))
+        cache.doubt(Lives { fresh: aws.cache, stale: aws.stale, ..Lives::default() });
+        (wanted.keys || wanted.groups).then(|| (cache.clone(), wanted))
     });
     Rules {
         directory: Directory::new(Some(settings::key_files(keys)), &groups, iam),
@@ -101,12 +103,12 @@ fn rules(config: &Config, keys: OwnedFd, authority: Option<&Authority>) -> Rules
 fn reload(
     mut descriptors: Vec<OwnedFd>,
     bench: &Bench<Iam>,
-    authority: Option<&Authority>,
+    iam: Option<&Arc<Cache<Iam>>>,
     issuer: Option<&Issuer<Authority>>,
 ) -> Option<Terms> {
     let (keys, configuration) = (descriptors.pop()?, descriptors.pop()?);
     let config: Config = serde_json::from_slice(&read_sealed(configuration).ok()?).ok()?;
-    bench.adopt(rules(&config, keys, authority));
+    bench.adopt(rules(&config, keys, iam));
     if let (Some(issuer), Some(aws)) = (issuer, &config.aws) {
         issuer.set_terms(settings::credentials(aws));
     }

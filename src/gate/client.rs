@@ -55,6 +55,8 @@ pub struct Client {
     channels: HashMap<ChannelId, Open>,
     opened: u32,
     refused: u32,
+    /// What was refused with no place for a sentence: the next program's standard error is the first there is.
+    owed: Option<&'static str>,
     pace: Pace,
 }
 
@@ -96,6 +98,7 @@ impl Client {
             channels: HashMap::new(),
             opened: 0,
             refused: 0,
+            owed: None,
             pace: Pace::default(),
         }
     }
@@ -185,6 +188,9 @@ impl Client {
         // The reply says that the wish was understood, and goes at once: russh forgets that a reply is wanted when
         // another request comes first. What becomes of the wish is told by words and an exit status.
         session.channel_success(channel)?;
+        if let Some(sentence) = self.owed.take() {
+            session.extended_data(channel, 1, line(terminal.is_some(), sentence))?;
+        }
         let _ = asked.send(terminal.is_some());
         let (connection, channel) = (self.number, channel.into());
         let wish = Wish { program, terminal, environment };

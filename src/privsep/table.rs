@@ -2,17 +2,20 @@
 //!
 //! | descriptor              | opened by | held by          | after a restart passed again by |
 //! |-------------------------|-----------|------------------|---------------------------------|
-//! | TCP listeners           | jailer    | gate             | jailer                          |
-//! | host keys               | jailer    | gate (read once) | jailer                          |
+//! | TCP listeners           | loader    | gate             | jailer                          |
+//! | host keys               | loader    | gate (read once) | jailer                          |
 //! | configuration           | loader    | jailer, all      | jailer                          |
-//! | authorized keys' folder | jailer    | warden           | jailer                          |
-//! | recordings' folder      | jailer    | keeper           | jailer                          |
-//! | audit file's folder     | jailer    | keeper           | jailer                          |
+//! | authorized keys' folder | loader    | warden           | jailer                          |
+//! | recordings' folder      | loader    | keeper           | jailer                          |
+//! | audit file's folder     | loader    | keeper           | jailer                          |
 //! | resolv.conf, hosts      | jailer    | porter (read)    | jailer                          |
 //! | door listeners          | jail      | jailer, porter   | jailer                          |
 //! | PTY master, pipes       | jail      | keeper           | nobody: a dead keeper ends its sessions |
 //! | streams                 | jailer    | gate and keeper  | nobody: a dead gate ends its connections |
 //! | exec notifications      | jail      | jailer, tally    | jailer                          |
+//!
+//! What the loader opened the jailer holds for successors. At a reload the loader opens all of it anew but the listeners,
+//! which stay.
 
 use super::Role;
 use super::message::WardenToJailer;

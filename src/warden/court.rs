@@ -55,6 +55,8 @@ pub struct Court<J, S> {
     /// The connections there were when this gate began to speak with us.
     alive: Option<HashSet<Connection>>,
     connections: HashMap<Connection, Phase>,
+    /// Which rules: a judgement by former ones may be heard late.
+    edition: u64,
     sessions: HashMap<SessionId, Session>,
 }
 
@@ -74,6 +76,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             term: 0,
             alive: None,
             connections: HashMap::new(),
+            edition: 0,
             sessions: HashMap::new(),
         }
     }
@@ -193,11 +196,15 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     fn gone(&mut self, connection: Connection) {
         self.connections.remove(&connection);
+        self.end_of(connection, "the connection closed");
+    }
+
+    fn end_of(&mut self, connection: Connection, reason: &str) {
         // By its owner, not by the login: a warden that was started again knows sessions and no logins.
         let owner = (self.term, connection);
         let owned = self.sessions.iter().filter(|(_, session)| session.owner == owner).map(|(id, _)| *id);
         for id in owned.collect::<Vec<_>>() {
-            self.end(id, "the connection closed");
+            self.end(id, reason);
         }
     }
 
@@ -350,3 +357,6 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

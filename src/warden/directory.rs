@@ -8,6 +8,7 @@ mod files;
 mod iam;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use self::cache::{Cache, Lives};
 pub use self::files::Files;
@@ -60,12 +61,16 @@ pub struct Use {
 pub struct Directory<P> {
     files: Option<Files>,
     groups: BTreeMap<Principal, BTreeSet<String>>,
-    iam: Option<(Cache<P>, Use)>,
+    iam: Option<(Arc<Cache<P>>, Use)>,
 }
 
 impl<P: People> Directory<P> {
     /// `groups` as in the configuration: group to members.
-    pub fn new(files: Option<Files>, groups: &BTreeMap<String, Vec<Principal>>, iam: Option<(Cache<P>, Use)>) -> Self {
+    pub fn new(
+        files: Option<Files>,
+        groups: &BTreeMap<String, Vec<Principal>>,
+        iam: Option<(Arc<Cache<P>>, Use)>,
+    ) -> Self {
         let mut of = BTreeMap::<Principal, BTreeSet<String>>::new();
         for (group, members) in groups {
             for member in members {

@@ -89,6 +89,7 @@ pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), Warde
             Post::Keeper(reign, Err(_)) => court.lost_keeper(reign),
             Post::Judged(judged) => court.judged(*judged),
             Post::Reviewed { session, review } => court.judged_again(session, review),
+            Post::LoginReviewed(term, connection, review) => court.login_reviewed(term, connection, review),
             Post::Due(due) => court.due(due),
             Post::Grant(grant) => court.grant(grant),
             Post::Event(event) => court.event(event),

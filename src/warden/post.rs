@@ -9,7 +9,7 @@ use super::court::{Judged, Review};
 use crate::audit::Event;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{
-    FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, WardenToPorter,
+    Connection, FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, WardenToPorter,
 };
 use crate::session::SessionId;
 
@@ -32,6 +32,8 @@ pub enum Post {
         session: SessionId,
         review: Review,
     },
+    /// A login of a gate's life was decided on again.
+    LoginReviewed(Term, Connection, Review),
     Due(Due),
     Grant(WardenToPorter),
     Event(Event),

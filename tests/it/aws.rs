@@ -283,7 +283,7 @@ fn child_is_refused() {
 fn child_looks_people_up() {
     let authority = connect().unwrap();
     let bastion = "arn:aws:iam::123456789012:user/stockade-bastion";
-    let iam = Cache::new(Iam::new(authority.iam()), Lives::default());
+    let iam = std::sync::Arc::new(Cache::new(Iam::new(authority.iam()), Lives::default()));
     let both = Use { keys: true, groups: true };
     let directory = Directory::new(None, &BTreeMap::new(), Some((iam, both)));
     let runtime = runtime();

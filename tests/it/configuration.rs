@@ -123,6 +123,62 @@ fn sighup_ends_the_sessions_of_a_removed_key() {
     bob.end();
 }
 
+/// A connection outlives its sessions, and a client may keep it for hours: it leaves with its user's rights.
+#[test]
+fn sighup_closes_the_connections_of_those_who_leave() {
+    let yard = Yard::new().user("alice").user("bob").user("carol").start();
+    let path = |user: &str| format!("ControlPath={}", yard.path(&format!("control-{user}")).display());
+    let hold = |user: &str| yard.ssh(user).option("ControlMaster=yes").option(&path(user)).arg("-N").begin("");
+    let masters = ["alice", "bob", "carol"].map(hold);
+    let again = |user: &str| yard.ssh(user).option("ControlMaster=no").option(&path(user)).run("true");
+    for user in ["alice", "bob", "carol"] {
+        until("the master's socket", || yard.path(&format!("control-{user}")).exists().then_some(()));
+        assert_eq!(again(user).code, Some(0), "{user}");
+    }
+    until("no session", || (yard.audit().of("SK2002I").len() == 3).then_some(()));
+
+    // Denied by name; by a key that is gone; and alice stays, with the groups of today.
+    std::fs::remove_file(yard.path("keys/carol")).unwrap();
+    yard.configure("access.deny_users = ['bob']\nusers.groups = { ops = ['alice'] }");
+    yard.signal("HUP");
+    let [mut alice, bob, carol] = masters;
+    for (user, master) in [("bob", bob), ("carol", carol)] {
+        let ended = master.wait();
+        assert!(ended.stderr.contains("you may no longer be here"), "{user}: {}", ended.stderr);
+        assert_eq!(again(user).code, Some(255), "{user}");
+        let event = yard.audit().wait_for("SK1004W", |event| event["user"]["name"] == user);
+        assert!(event.to_string().contains("rights are gone"), "{event}");
+    }
+    assert!(alice.is_running());
+    until("alice in her new group", || {
+        assert_eq!(again("alice").code, Some(0));
+        let session = yard.sessions().last().unwrap()["session"].as_str().unwrap().to_owned();
+        let header = yard.recording(&session).closed().of("header").swap_remove(0);
+        header.to_string().contains("ops").then_some(())
+    });
+    alice.kill();
+    alice.wait();
+}
+
+/// "IAM (..., cached, stale-tolerant)": a reload while IAM is away locks nobody out who was known before.
+#[test]
+fn sighup_does_not_forget_what_iam_said() {
+    let bed = crate::aws::Bed::start();
+    let yard = crate::doors::yard(&bed).start();
+    yard.ssh("alice").run("true").ok();
+    let endpoint = bed.bastion()["AWS_ENDPOINT_URL"].clone();
+    crate::aws::control(&endpoint, "POST", "iam", &serde_json::json!({ "mode": "refuse" }));
+    yard.configure("jail.pids = 33");
+    yard.signal("HUP");
+    until("a second configuration", || (yard.audit().of("SK7001I").len() == 2).then_some(()));
+    // What is asked anew is refused now.
+    until("the warden's question", || {
+        yard.ssh("alice").run("true").ok();
+        yard.log().contains("IAM does not answer").then_some(())
+    });
+    assert_eq!(yard.ssh("bob").run("true").code, Some(255), "of bob IAM never said anything");
+}
+
 /// What is made once cannot change under a running bastion: refused by its name, and with it all else in the file.
 #[test]
 fn sighup_refuses_to_change_what_is_fixed() {

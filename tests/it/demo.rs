@@ -38,9 +38,13 @@ impl Demo {
     }
 
     fn run(&self, command: &[&str]) -> Output {
+        self.run_with(&[], command)
+    }
+
+    fn run_with(&self, options: &[&str], command: &[&str]) -> Output {
         let line = self.line();
         let mut demo = Command::new(&line[0]);
-        demo.args(&line[1..]).arg("--").args(command);
+        demo.args(&line[1..]).args(options).arg("--").args(command);
         demo.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(self.environment());
         demo.stdin(Stdio::null());
         // The very first on a machine builds an image.
@@ -70,6 +74,12 @@ impl Demo {
         left
     }
 
+    /// The shared configuration of the AWS SDKs.
+    fn write_aws(&self, text: &str) {
+        std::fs::create_dir_all(self.directory.path().join(".aws")).unwrap();
+        std::fs::write(self.directory.path().join(".aws/config"), text).unwrap();
+    }
+
     #[track_caller]
     fn is_gone(&self) {
         let left = || self.leftovers();
@@ -85,6 +95,17 @@ fn a_demo_runs_a_command_and_leaves_nothing() {
     assert_eq!((ran.code, ran.stdout.as_slice()), (Some(7), &b"out\n"[..]), "{}", ran.stderr);
     assert!(ran.stderr.lines().any(|line| line == "err"), "{}", ran.stderr);
     demo.is_gone();
+
+    // What cannot be used is said before anything is started, with what to do; the emulator does without it.
+    demo.write_aws("[default]\ncredential_process = /bin/false\n");
+    let ran = demo.run(&["true"]);
+    assert_ne!(ran.code, Some(0));
+    for word in ["credential_process of profile", ".aws/config", "--emulator"] {
+        assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
+    }
+    assert_eq!(demo.run_with(&["--emulator"], &["true"]).code, Some(0));
+    demo.is_gone();
+    demo.write_aws("[default]\nregion = eu-central-1\nsso_session = work\n");
 
     // On what the first one made; several words are a program and its arguments, and the emulator is there.
     let ran = demo.run(&["sh", "-c", "aws configure list | grep -c container-role; echo \"$1\"", "sh", "two  words"]);

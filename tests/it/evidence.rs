@@ -219,7 +219,7 @@ fn the_audit_may_lie_in_a_directory_of_roots() {
     until("the second session's end", || (yard.audit().of("SK2002I").len() == 2).then_some(()));
 }
 
-/// "no keeper, no login": while nothing can be recorded nobody is let in.
+/// "The keeper alone writes recordings and audit": by their owner and mode.
 #[test]
 fn recordings_and_audit_are_the_keepers_alone() {
     use std::os::unix::fs::MetadataExt;

@@ -176,7 +176,7 @@ fn a_glutton_is_killed_in_its_jail() {
     assert_eq!(yard.ssh("alice").run("echo fine").ok(), "fine");
 }
 
-/// "limits": processor time. A quarter of a processor takes about four times as long as the work does.
+/// "limits": processor time. A fifth of a processor takes about five times as long as the work does.
 #[test]
 fn a_busy_jail_is_throttled() {
     let yard = Yard::new().user("alice").config("jail.cpu = 0.2").start();

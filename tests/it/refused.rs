@@ -29,6 +29,13 @@ fn remote_forwarding_is_refused() {
     assert_eq!(ran.code, Some(255), "{}", ran.stderr);
     assert!(ran.stderr.contains("remote port forwarding failed"), "{}", ran.stderr);
     yard.audit().wait_for("SK2005W", |event| what(event).contains("listening"));
+    // SSH has no words for it, so the next program's standard error brings them; its output stays its own.
+    for remote in ["0:127.0.0.1:22".to_owned(), format!("/tmp/socket:{}", yard.path("local").display())] {
+        let ran = yard.ssh("alice").arg("-R").arg(&remote).run("printf 'a\\0b'");
+        assert_eq!((ran.code, ran.stdout.as_slice()), (Some(0), &b"a\0b"[..]), "{remote}: {}", ran.stderr);
+        assert!(ran.stderr.contains("remote forwarding (-R) is not offered here"), "{remote}: {}", ran.stderr);
+    }
+    yard.audit().wait_for("SK2005W", |event| what(event).contains("the socket /tmp/socket"));
 }
 
 #[test]

@@ -56,6 +56,19 @@ fn a_reviewer_lists_shows_plays_and_exports() {
     }
 }
 
+/// Images are where the configuration says, or where they are said to be.
+#[test]
+fn images_are_found_as_recordings_are() {
+    let yard = Yard::new().user("alice").start();
+    let (file, images) = (yard.path("stockade.toml"), yard.path("state/images"));
+    let by_configuration = stockade(&["image", "list", "--config", file.to_str().unwrap()]);
+    let by_directory = stockade(&["image", "--directory", images.to_str().unwrap(), "list"]);
+    assert!(said(&by_configuration).contains("base"), "{}", said(&by_configuration));
+    assert_eq!(said(&by_configuration), said(&by_directory));
+    let nowhere = stockade(&["image", "list", "--config", "/nonexistent/stockade.toml"]);
+    assert_eq!(nowhere.status.code(), Some(78), "{}", said(&nowhere));
+}
+
 /// A recording that was changed by one bit is found out.
 #[test]
 fn a_changed_recording_is_found_out() {

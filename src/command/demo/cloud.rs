@@ -1,15 +1,15 @@
-//! The AWS of the demo: the bastion's own identity if the machine has one, else the emulator.
+//! The AWS of the demo: the identity that the machine has, or the emulator.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fs_err as fs;
 
+use super::USER;
 use super::directory::Directory;
 use super::step::{Steps, dies_with_us, end};
 use crate::command::doctor;
@@ -17,15 +17,6 @@ use crate::command::doctor;
 const REGION: &str = "us-east-1";
 /// Of every user in the emulator, as `tests/bed/seed.py` makes them.
 const EMULATED_ROLE: &str = "arn:aws:iam::123456789012:role/bastion/{user}";
-/// Any of these names an identity.
-const IDENTITY: [&str; 6] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_PROFILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_SHARED_CREDENTIALS_FILE",
-];
 const START: Duration = Duration::from_secs(60);
 
 /// Ends with this value.
@@ -44,32 +35,30 @@ struct Emulator {
     environment: Vec<(String, String)>,
 }
 
-/// Whether this machine has an identity. An instance role is not looked for: that would ask the network.
-pub(super) fn is_configured() -> bool {
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    let shared = |name: &str| Path::new(&home).join(".aws").join(name).exists();
-    IDENTITY.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()))
-        || shared("credentials")
-        || shared("config")
-}
-
 impl Cloud {
-    /// The identity that the environment or the shared files name.
-    pub(super) fn own(role: Option<String>) -> anyhow::Result<Self> {
+    /// The identity that was `found` there.
+    pub(super) fn own(role: Option<String>, found: &str) -> anyhow::Result<Self> {
         let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
         let region = named.filter(|region| !region.is_empty()).unwrap_or_else(|| REGION.to_owned());
         let caller = doctor::caller(&region).map_err(|why| {
             anyhow::anyhow!(
-                "an AWS identity is configured, but cannot be used: {why}; mend it, or unset it for the emulator"
+                "there is an AWS identity ({found}), but it cannot be used: {why}; mend it, or give this command --emulator"
             )
         })?;
         let partition = caller.arn.split(':').nth(1).unwrap_or("aws");
         let role = role.unwrap_or_else(|| format!("arn:{partition}:iam::{}:role/bastion/{{user}}", caller.account));
-        Ok(Self { name: format!("your own ({}), role {role}", caller.arn), region, role, emulator: None })
+        eprintln!(
+            "This is a REAL AWS account, {}: the bastion is {} (by {found}), and the jail gets credentials of {}. \
+             With --emulator no account is used.",
+            caller.account,
+            caller.arn,
+            role.replace("{user}", USER)
+        );
+        Ok(Self { name: format!("your own account ({}), role {role}", caller.arn), region, role, emulator: None })
     }
 
     /// An AWS on this machine, filled with users and roles that exist nowhere else.
-    pub(super) fn emulated(directory: &Directory, steps: &Steps<'_>) -> anyhow::Result<Self> {
+    pub(super) fn emulated(directory: &Directory, steps: &Steps<'_>, why: &str) -> anyhow::Result<Self> {
         let bed = directory.file("material").join("bed");
         let python = steps.run("making the AWS emulator's Python (once)", &bed.join("venv"), &[])?;
         let out = directory.file("aws");
@@ -88,12 +77,14 @@ impl Cloud {
             .stdout(Stdio::null())
             .stderr(steps.log()?)
             .process_group(0);
+        // It is filled by AWS's own client.
+        hide_own(&mut command);
         let process = command.spawn().with_context(|| format!("cannot run {python}"))?;
         let mut emulator = Emulator { process, environment: Vec::new() };
         steps.until("starting the AWS emulator", &mut emulator.process, START, || ready.exists())?;
         emulator.environment = variables(&fs::read_to_string(out.join("bastion.env"))?)?;
         Ok(Self {
-            name: "an emulator, because no AWS identity is configured on this machine".to_owned(),
+            name: format!("an emulator, {why}"),
             region: REGION.to_owned(),
             role: EMULATED_ROLE.to_owned(),
             emulator: Some(emulator),
@@ -108,11 +99,17 @@ impl Cloud {
     /// What the bastion's process must have in its environment.
     pub(super) fn environment(&self, command: &mut Command) {
         let Some(emulator) = &self.emulator else { return };
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_")) {
-            command.env_remove(name);
-        }
+        hide_own(command);
         command.envs(emulator.environment.iter().cloned());
     }
+}
+
+/// The machine's own settings, endpoints and programs are for another AWS, and may be none that work.
+fn hide_own(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_")) {
+        command.env_remove(name);
+    }
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
 }
 
 fn variables(text: &str) -> anyhow::Result<Vec<(String, String)>> {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::directory;
+use crate::command::doctor;
 
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -62,6 +63,7 @@ fn missing(builds_image: bool, emulates_aws: bool) -> Vec<Missing> {
     }
     let loops = Path::new("/dev/loop-control").exists();
     need(loops, "loop devices, which hold the homes: run `modprobe loop`", None);
+    doctor::unmet_by_the_kernel().iter().for_each(|what| need(false, what, None));
     lacking
 }
 

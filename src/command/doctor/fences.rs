@@ -21,7 +21,7 @@ pub(super) fn checks() -> Vec<Check> {
     checks
 }
 
-fn landlock() -> Check {
+pub(super) fn landlock() -> Check {
     let mend =
         "boot the kernel with landlock among its security modules: lsm=landlock,… (and CONFIG_SECURITY_LANDLOCK)";
     match ask(LANDLOCK).and_then(|(_, said)| said.parse::<i32>().map_err(|e| e.to_string())) {

@@ -15,6 +15,12 @@ const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
 /// idmapped mounts below overlayfs and seccomp's WAIT_KILLABLE_RECV came last.
 const KERNEL: (u32, u32) = (5, 19);
 
+/// Checks that a package, a module or sudo mends.
+pub(super) const MENDED_BY_HAND: [&str; 3] = [ROOT, LOOPS, E2FSPROGS];
+const ROOT: &str = "root";
+const LOOPS: &str = "loop-devices";
+const E2FSPROGS: &str = "e2fsprogs";
+
 pub(super) fn checks() -> Vec<Check> {
     let mut checks = vec![root(), kernel(), namespaces(), seccomp(), filesystems(), loops(), e2fsprogs()];
     checks.extend(cgroups());
@@ -24,7 +30,7 @@ pub(super) fn checks() -> Vec<Check> {
 
 fn root() -> Check {
     let is = rustix::process::geteuid().is_root();
-    Check::must("root", is, "yes", "run the doctor as root, as the bastion will be: what follows may be wrong")
+    Check::must(ROOT, is, "yes", "run the doctor as root, as the bastion will be: what follows may be wrong")
 }
 
 fn kernel() -> Check {
@@ -98,7 +104,7 @@ fn is_known(name: &str, known: &str, modules: &str) -> bool {
 
 fn loops() -> Check {
     Check::must(
-        "loop-devices",
+        LOOPS,
         Path::new("/dev/loop-control").exists(),
         "/dev/loop-control",
         "/dev/loop-control is not there: run `modprobe loop`, or set home = \"ephemeral\" in [jail]",
@@ -110,7 +116,7 @@ fn e2fsprogs() -> Check {
         |name: &str| ["/usr/sbin", "/sbin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(name).exists());
     let both = there("mkfs.ext4") && there("e2fsck");
     Check::must(
-        "e2fsprogs",
+        E2FSPROGS,
         both,
         "mkfs.ext4, e2fsck",
         "homes need mkfs.ext4 and e2fsck: run `apt-get install e2fsprogs`, or set home = \"ephemeral\" in [jail]",

@@ -17,6 +17,9 @@ use crate::privsep::message::Program;
 /// Channels over one connection's life: russh keeps a little of each until the connection ends.
 const MOST_CHANNELS: u32 = 10_000;
 
+/// A refusal of a global request has no words in SSH.
+const NO_LISTENING: &str = "remote forwarding (-R) is not offered here: nothing listens for you";
+
 /// Signature algorithms that no longer prove anything.
 fn broken(algorithm: &Algorithm) -> bool {
     matches!(algorithm, Algorithm::Rsa { hash: None } | Algorithm::Dsa)
@@ -288,10 +291,12 @@ impl Handler for Client {
     }
 
     async fn tcpip_forward(&mut self, host: &str, port: &mut u32, _session: &mut Session) -> Result<bool, Self::Error> {
+        self.owed = Some(NO_LISTENING);
         self.refuse(&format!("listening on {host}:{port}")).map(|()| false)
     }
 
     async fn streamlocal_forward(&mut self, path: &str, _session: &mut Session) -> Result<bool, Self::Error> {
+        self.owed = Some(NO_LISTENING);
         self.refuse(&format!("listening on the socket {path}")).map(|()| false)
     }
 }

@@ -45,6 +45,7 @@ pub trait Judge: Clone + Send + Sync + 'static {
 pub struct Judged {
     term: Term,
     connection: Connection,
+    edition: u64,
     claimant: Claimant,
     judgement: Judgement,
 }
@@ -77,16 +78,17 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             return self.breach_by_gate("more connections than it may have");
         }
         let (judge, post, term) = (self.judge.clone(), self.post.clone(), self.term);
+        let edition = self.edition;
         tokio::spawn(async move {
             let claimant = Claimant { claim, proved };
             let judgement = judge.judge(&claimant).await;
-            let judged = Judged { term, connection, claimant, judgement };
+            let judged = Judged { term, connection, edition, claimant, judgement };
             let _ = post.send(Post::Judged(Box::new(judged))).await;
         });
     }
 
     pub fn judged(&mut self, judged: Judged) {
-        let Judged { term, connection, claimant, judgement } = judged;
+        let Judged { term, connection, edition, claimant, judgement } = judged;
         // The connection may have gone, or its gate, while we looked.
         if term != self.term || !self.connections.contains_key(&connection) {
             return;
@@ -108,6 +110,47 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         } else {
             WardenToGate::Offer { connection, acceptable: accepted }
         });
+        if edition != self.edition {
+            self.review_login(connection);
+        }
+    }
+
+    /// A connection outlives its sessions and may begin others: it leaves with its user's rights, or goes on with those
+    /// of today.
+    pub(super) fn review_logins(&mut self) {
+        self.edition += 1;
+        self.connections.keys().for_each(|connection| self.review_login(*connection));
+    }
+
+    fn review_login(&self, connection: Connection) {
+        let Some(Phase::In(login)) = self.connections.get(&connection) else { return };
+        let (user, key) = (login.permit.principal().clone(), login.permit.fingerprint().to_owned());
+        let (judge, post, term) = (self.judge.clone(), self.post.clone(), self.term);
+        tokio::spawn(async move {
+            let review = judge.may_stay(&user, &key).await;
+            let _ = post.send(Post::LoginReviewed(term, connection, review)).await;
+        });
+    }
+
+    pub fn login_reviewed(&mut self, term: Term, connection: Connection, review: Review) {
+        let Some(Phase::In(login)) = self.connections.get_mut(&connection).filter(|_| term == self.term) else {
+            return;
+        };
+        match review {
+            Review::Stays(permit) => login.permit = *permit,
+            Review::Unknown => {}
+            Review::Leaves(why) => {
+                let why = format!("the user's rights are gone: {why}");
+                let (user, from) = (login.permit.principal().to_string(), login.claim.from.clone());
+                let key = login.permit.fingerprint().to_owned();
+                // Forgotten first: a gate that does not let go of it opens nothing more with it.
+                self.connections.remove(&connection);
+                self.event(Event::LoginRefused { user, from, key, why: why.clone() });
+                self.end_of(connection, &why);
+                let sentence = "you may no longer be here; log in again".to_owned();
+                self.say_gate(WardenToGate::Drop { connection, sentence });
+            }
+        }
     }
 
     fn admit(&mut self, connection: Connection, login: Login) {

@@ -34,6 +34,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             self.push_egress(*id);
             self.review(*id, session);
         }
+        self.review_logins();
     }
 
     /// Decides again on somebody who is in.

@@ -37,7 +37,7 @@ impl Default for Lives {
 /// What was said of the last few thousand principals who were asked about.
 pub struct Cache<P> {
     people: P,
-    lives: Lives,
+    lives: Mutex<Lives>,
     slots: Mutex<HashMap<Principal, Slot>>,
     turns: Semaphore,
     waiting: Semaphore,
@@ -55,12 +55,26 @@ struct Slot {
 struct Answer {
     record: Arc<Record>,
     given: Instant,
+    /// New rules came since: good only where IAM cannot be asked again.
+    doubted: bool,
 }
 
 impl<P: People> Cache<P> {
     pub fn new(people: P, lives: Lives) -> Self {
         let (turns, waiting) = (Semaphore::new(IN_FLIGHT), Semaphore::new(WAITING));
-        Self { people, lives, slots: Mutex::default(), turns, waiting }
+        Self { people, lives: Mutex::new(lives), slots: Mutex::default(), turns, waiting }
+    }
+
+    /// New rules are in force, and who wrote them may have changed IAM as well: everybody is asked about again, and what is
+    /// remembered stands while IAM cannot be.
+    pub fn doubt(&self, lives: Lives) {
+        *lock(&self.lives) = lives;
+        for slot in lock(&self.slots).values_mut() {
+            slot.failing = None;
+            if let Some(answer) = &mut slot.answer {
+                answer.doubted = true;
+            }
+        }
     }
 
     /// The record, and whether it is older than it should be.
@@ -87,17 +101,18 @@ impl<P: People> Cache<P> {
 
     /// What can be said without asking; `None` where somebody must ask.
     fn known(&self, principal: &Principal) -> Option<Result<(Arc<Record>, bool), Unknown>> {
+        let lives = *lock(&self.lives);
         let mut slots = lock(&self.slots);
         let slot = slots.get_mut(principal)?;
         let now = Instant::now();
         slot.used = now;
         if let Some(answer) = &slot.answer {
             let age = now.duration_since(answer.given);
-            let life = if answer.record.keys.is_empty() { self.lives.nobody } else { self.lives.fresh };
-            if age < life {
+            let life = if answer.record.keys.is_empty() { lives.nobody } else { lives.fresh };
+            if age < life && !answer.doubted {
                 return Some(Ok((Arc::clone(&answer.record), false)));
             }
-            if slot.failing.is_some_and(|until| now < until) && age < self.lives.stale {
+            if slot.failing.is_some_and(|until| now < until) && age < lives.stale {
                 return Some(Ok((Arc::clone(&answer.record), true)));
             }
         }
@@ -114,15 +129,17 @@ impl<P: People> Cache<P> {
     }
 
     fn keep(&self, principal: &Principal, said: Option<Record>) {
+        let nobody = lock(&self.lives).nobody;
         let mut slots = lock(&self.slots);
         let Some(slot) = slots.get_mut(principal) else { return };
         let now = Instant::now();
         match said {
             Some(record) => {
-                (slot.answer, slot.failing) = (Some(Answer { record: Arc::new(record), given: now }), None);
+                (slot.answer, slot.failing) =
+                    (Some(Answer { record: Arc::new(record), given: now, doubted: false }), None);
             }
             // Every login waiting out a timeout would be an outage of the bastion as well.
-            None => slot.failing = Some(now + self.lives.nobody),
+            None => slot.failing = Some(now + nobody),
         }
     }
 }

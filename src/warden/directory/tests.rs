@@ -21,7 +21,7 @@ fn directory(down: bool, wanted: Use) -> Directory<Town> {
         _ => Ok(None),
     });
     let groups = BTreeMap::from([("ops".to_owned(), vec!["alice".parse().unwrap()])]);
-    Directory::new(Some(files), &groups, Some((Cache::new(Town(down), Lives::default()), wanted)))
+    Directory::new(Some(files), &groups, Some((Arc::new(Cache::new(Town(down), Lives::default())), wanted)))
 }
 
 async fn look_up(directory: &Directory<Town>, name: &str) -> Result<(usize, Vec<String>), Unknown> {

@@ -81,6 +81,26 @@ async fn while_iam_fails_the_old_answer_stands_for_a_day_and_iam_is_left_alone()
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_reload_iam_is_asked_again_and_while_it_fails_the_old_answer_stands() {
+    let (town, cache) = town();
+    let before = cache.look_up(&named("alice")).await.unwrap().0;
+    cache.doubt(Lives::default());
+    assert!(!cache.look_up(&named("alice")).await.unwrap().1);
+    assert_eq!(town.asked(), 2);
+    town.down(true);
+    cache.doubt(Lives::default());
+    let (record, stale) = cache.look_up(&named("alice")).await.unwrap();
+    assert!(stale && record == before);
+    // An outage that was noticed before the reload may be over.
+    town.down(false);
+    cache.doubt(Lives { stale: Duration::ZERO, ..Lives::default() });
+    assert!(!cache.look_up(&named("alice")).await.unwrap().1);
+    town.down(true);
+    cache.doubt(Lives { stale: Duration::ZERO, ..Lives::default() });
+    assert_eq!(cache.look_up(&named("alice")).await.unwrap_err(), Unknown::Iam(named("alice")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_let_in_by_an_outage() {
     let (town, cache) = town();
     town.down(true);
