@@ -20,10 +20,10 @@ pub fn yard(bed: &Bed) -> Plan {
     plan.env("AWS_EC2_METADATA_DISABLED", "true").user("alice").user("bob")
 }
 
-const TOKEN: &str = "T=$(curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token); \
+pub const TOKEN: &str = "T=$(curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token); \
                      get() { curl -sS -H \"X-aws-ec2-metadata-token: $T\" \"http://169.254.169.254/latest/$1\"; }; \
                      md() { for n in 1 2 3 4 5 6 7 8 9; do a=$(get $1); case $a in *'not there yet'*) ;; *) break;; esac; done; echo \"$a\"; }; ";
-const ROLE: &str = "meta-data/iam/security-credentials";
+pub const ROLE: &str = "meta-data/iam/security-credentials";
 
 /// "IMDSv2", "role = user": each user's jail gets that user's credentials and no other's.
 #[test]

@@ -6,6 +6,7 @@
 mod aws;
 mod clients;
 mod configuration;
+mod crosstalk;
 mod demo;
 mod doors;
 mod egress;
