@@ -28,7 +28,7 @@ fn told(yard: &Yard, user: &str) -> (String, String) {
 #[test]
 fn recycled_jails_have_their_own_credentials() {
     let bed = Bed::start();
-    let yard = yard(&bed).start();
+    let yard = yard(&bed).config("ssh.max_startups_per_source = 16").start();
     let jails = many(1000);
     let (next, keys) = (AtomicUsize::new(0), Mutex::new(HashSet::new()));
     std::thread::scope(|scope| {

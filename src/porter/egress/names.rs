@@ -37,10 +37,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// Must be called inside the runtime. What cannot be used is left out and said in the log.
+    /// Must be called inside the runtime. What cannot be used is left out; a name that is not found is refused in a sentence.
     pub fn new(sources: Sources) -> Self {
         let (config, mut options) = parse_resolv_conf(&sources.resolv_conf).unwrap_or_else(|error| {
-            tracing::warn!(%error, "no name server: names of the egress door come from `addresses` and /etc/hosts only");
+            tracing::debug!(%error, "no name server: names of the egress door come from `addresses` and /etc/hosts only");
             (ResolverConfig::from_parts(None, vec![], vec![]), ResolverOpts::default())
         });
         // A name means itself: a search list would send `aws` to whoever owns aws.example.com.
