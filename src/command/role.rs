@@ -10,10 +10,10 @@ use anyhow::Context;
 
 use super::warden;
 use crate::config::{self, Config};
-use crate::privsep::Role;
 use crate::privsep::begin::{Begun, begin};
 use crate::privsep::fence::{self, May};
 use crate::privsep::link::Link;
+use crate::privsep::{Accusation, Role};
 use crate::{gate, keeper, loader, porter, tally};
 
 /// Whether this process was started as a part of the bastion, and if so its whole life.
@@ -30,7 +30,8 @@ pub fn run_if_asked() -> Option<ExitCode> {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            let accusation = error.chain().find_map(|cause| cause.downcast_ref::<Accusation>());
+            accusation.map_or(ExitCode::FAILURE, |accusation| accusation.status().into())
         }
     })
 }
@@ -44,6 +45,9 @@ fn log(role: Role) {
 
 fn live(role: Role) -> anyhow::Result<()> {
     let Begun { control, configuration, held } = begin()?;
+    // A copy that stays open until the process is gone: the jailer kills whoever closes it, and would not see what the
+    // role itself ends with.
+    std::mem::forget(control.try_clone()?);
     let config: Config = serde_json::from_slice(&configuration).context("the jailer's configuration is not one")?;
     match role {
         Role::Gate => gate(&config, control, held),
@@ -54,7 +58,7 @@ fn live(role: Role) -> anyhow::Result<()> {
                 imds_v1: config.aws.as_ref().is_some_and(|aws| aws.imds_v1),
                 region: config.aws.as_ref().map(|aws| aws.region.clone()),
             };
-            runtime(role)?.block_on(async {
+            run(role, async {
                 porter::serve(porter::Start { control: Link::new(control)?, settings })
                     .await
                     .map_err(anyhow::Error::from)
@@ -62,7 +66,7 @@ fn live(role: Role) -> anyhow::Result<()> {
         }
         Role::Tally => {
             fence::enter(role, &[])?;
-            runtime(role)?.block_on(async { Ok(tally::serve(Link::new(control)?).await?) })
+            run(role, async { Ok(tally::serve(Link::new(control)?).await?) })
         }
         Role::Warden => warden::live(&config, control, held),
     }
@@ -70,12 +74,16 @@ fn live(role: Role) -> anyhow::Result<()> {
 
 /// Gate and porter encrypt and answer in parallel. The others relay in order, and the keeper writes on threads of the
 /// disk's: a runtime of several threads would wake them some ninety times a login.
-pub fn runtime(role: Role) -> std::io::Result<tokio::runtime::Runtime> {
+pub fn run(role: Role, life: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut builder = match role {
         Role::Warden | Role::Keeper | Role::Tally => tokio::runtime::Builder::new_current_thread(),
         Role::Gate | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
     };
-    builder.enable_all().thread_name(role.to_string()).build()
+    let runtime = builder.enable_all().thread_name(role.to_string()).build()?;
+    let done = runtime.block_on(life);
+    // What still waits for a disk or a name server does not hold up the end.
+    runtime.shutdown_background();
+    done
 }
 
 fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Result<()> {
@@ -104,7 +112,7 @@ fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Re
         ..gate::Settings::default()
     };
     let listeners = listeners.into_iter().map(std::net::TcpListener::from).collect();
-    runtime(Role::Gate)?.block_on(async {
+    run(Role::Gate, async {
         Ok(gate::serve(gate::Start { settings, listeners, host_keys, control: Link::new(control)? }).await?)
     })
 }
@@ -121,7 +129,7 @@ fn keeper(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Resu
     let beneath: [(BorrowedFd<'_>, May); 2] = [(recordings.as_fd(), May::Write), (audit.as_fd(), May::Write)];
     fence::enter(Role::Keeper, &beneath)?;
     let settings = super::settings::keeper(config)?;
-    runtime(Role::Keeper)?.block_on(async {
+    run(Role::Keeper, async {
         Ok(keeper::serve(keeper::Start { settings, recordings, audit, control: Link::new(control)? }).await?)
     })
 }
