@@ -232,7 +232,7 @@ events! {
         #[n(3)]
         status: u16,
     },
-    /// A limit was reached: disk, jails, processes, memory, a door's connections, exec notifications.
+    /// A limit was reached: disk, jails, processes, memory, a door's connections.
     #[n(13)]
     #[code(SK6001W, ApplicationError, 1)]
     LimitHit {

@@ -10,10 +10,10 @@ use anyhow::Context;
 
 use super::warden;
 use crate::config::{self, Config};
-use crate::privsep::Role;
 use crate::privsep::begin::{Begun, begin, read_sealed};
 use crate::privsep::fence::{self, May, Reach};
 use crate::privsep::link::Link;
+use crate::privsep::{Accusation, Role};
 use crate::{gate, keeper, loader, porter, tally};
 
 /// Whether this process was started as a part of the bastion, and if so its whole life.
@@ -30,7 +30,8 @@ pub fn run_if_asked() -> Option<ExitCode> {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            let accusation = error.chain().find_map(|cause| cause.downcast_ref::<Accusation>());
+            accusation.map_or(ExitCode::FAILURE, |accusation| accusation.status().into())
         }
     })
 }
@@ -44,6 +45,9 @@ fn log(role: Role) {
 
 fn live(role: Role) -> anyhow::Result<()> {
     let Begun { control, configuration, held } = begin()?;
+    // A copy that stays open until the process is gone: the jailer kills whoever closes it, and would not see what the
+    // role itself ends with.
+    std::mem::forget(control.try_clone()?);
     let config: Config = serde_json::from_slice(&configuration).context("the jailer's configuration is not one")?;
     match role {
         Role::Gate => gate(&config, control, held),
@@ -51,7 +55,7 @@ fn live(role: Role) -> anyhow::Result<()> {
         Role::Porter => porter(&config, control, held),
         Role::Tally => {
             fence::enter(role, Reach::Nowhere, &[])?;
-            runtime(role)?.block_on(async { Ok(tally::serve(Link::new(control)?).await?) })
+            run(role, async { Ok(tally::serve(Link::new(control)?).await?) })
         }
         Role::Warden => warden::live(&config, control, held),
     }
@@ -59,12 +63,16 @@ fn live(role: Role) -> anyhow::Result<()> {
 
 /// Gate and porter encrypt and answer in parallel. The others relay in order, and the keeper writes on threads of the
 /// disk's: a runtime of several threads would wake them some ninety times a login.
-pub fn runtime(role: Role) -> std::io::Result<tokio::runtime::Runtime> {
+pub fn run(role: Role, life: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut builder = match role {
         Role::Warden | Role::Keeper | Role::Tally => tokio::runtime::Builder::new_current_thread(),
         Role::Gate | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
     };
-    builder.enable_all().thread_name(role.to_string()).build()
+    let runtime = builder.enable_all().thread_name(role.to_string()).build()?;
+    let done = runtime.block_on(life);
+    // What still waits for a disk or a name server does not hold up the end.
+    runtime.shutdown_background();
+    done
 }
 
 fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Result<()> {
@@ -93,7 +101,7 @@ fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Re
         ..gate::Settings::default()
     };
     let listeners = listeners.into_iter().map(std::net::TcpListener::from).collect();
-    runtime(Role::Gate)?.block_on(async {
+    run(Role::Gate, async {
         Ok(gate::serve(gate::Start { settings, listeners, host_keys, control: Link::new(control)? }).await?)
     })
 }
@@ -111,7 +119,7 @@ fn porter(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Resu
         let config: Config = serde_json::from_slice(&read_sealed(descriptors.pop()?).ok()?).ok()?;
         sources(&config, files).ok()
     };
-    runtime(Role::Porter)?.block_on(async {
+    run(Role::Porter, async {
         let start = porter::Start { control: Link::new(control)?, settings, sources: first, reload: Box::new(reload) };
         Ok(porter::serve(start).await?)
     })
@@ -141,7 +149,7 @@ fn keeper(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Resu
     let beneath: [(BorrowedFd<'_>, May); 2] = [(recordings.as_fd(), May::Write), (audit.as_fd(), May::Write)];
     fence::enter(Role::Keeper, Reach::Nowhere, &beneath)?;
     let settings = super::settings::keeper(config)?;
-    runtime(Role::Keeper)?.block_on(async {
+    run(Role::Keeper, async {
         Ok(keeper::serve(keeper::Start { settings, recordings, audit, control: Link::new(control)? }).await?)
     })
 }

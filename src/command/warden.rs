@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use super::{role::runtime, settings};
+use super::{role::run, settings};
 use crate::config::Config;
 use crate::identity::Principal;
 use crate::privsep::Role;
@@ -33,7 +33,7 @@ pub fn live(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow
     let mut beneath = vec![(keys.as_fd(), May::Read)];
     beneath.extend(tokens.iter().map(|directory| (directory.as_fd(), May::Read)));
     fence::enter(Role::Warden, Reach::Internet, &beneath)?;
-    runtime(Role::Warden)?.block_on(serve(config, control, keys, authority))
+    run(Role::Warden, serve(config, control, keys, authority))
 }
 
 /// Where the SDK reads a token anew at each renewal (web identity, EKS pod identity): the kubelet moves a symbolic link

@@ -5,14 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::GateError;
 use super::input::Input;
 use super::streams::Streams;
 use super::warden::Verdict;
 use crate::privsep::link::LinkError;
 use crate::privsep::stream::{FromKeeper, GateEnd};
+use crate::privsep::{Accusation, Role};
 use crate::session::SessionId;
 
 /// How long a jail may take to be built and its program to start.
@@ -33,6 +35,7 @@ pub struct Errand {
     pub handle: Handle,
     pub input: Arc<Input>,
     pub streams: Arc<Streams>,
+    pub end: mpsc::Sender<GateError>,
     /// The session's id, once a channel of the connection knows it.
     pub session: Arc<OnceLock<SessionId>>,
 }
@@ -114,6 +117,9 @@ impl Errand {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a stream of the keeper ended early");
+                    if let LinkError::Breach(what) = error {
+                        let _ = self.end.try_send(Accusation { role: Role::Keeper, what }.into());
+                    }
                     self.say(terminal, "the recording has ended, and with it this session").await?;
                     return self.exit(UNRECORDED).await;
                 }

@@ -3,9 +3,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
+use super::GateError;
 use crate::audit::Event;
-use crate::privsep::link::Link;
+use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{Silence, ToKeeper};
+use crate::privsep::{Accusation, Role};
 
 /// Events that may wait for the keeper.
 const WAITING: usize = 1024;
@@ -16,16 +18,17 @@ pub struct Witness {
     events: mpsc::Sender<Event>,
     present: watch::Sender<bool>,
     lost: AtomicU64,
+    end: mpsc::Sender<GateError>,
 }
 
 type KeeperLink = Link<ToKeeper, Silence>;
 
 impl Witness {
     /// The task ends with the sender of links.
-    pub fn start() -> (Arc<Self>, mpsc::Sender<KeeperLink>) {
+    pub fn start(end: mpsc::Sender<GateError>) -> (Arc<Self>, mpsc::Sender<KeeperLink>) {
         let (events, waiting) = mpsc::channel(WAITING);
         let (links, fresh) = mpsc::channel(1);
-        let witness = Arc::new(Self { events, present: watch::Sender::new(false), lost: AtomicU64::new(0) });
+        let witness = Arc::new(Self { events, present: watch::Sender::new(false), lost: AtomicU64::new(0), end });
         tokio::spawn(witness.clone().carry(waiting, fresh));
         (witness, links)
     }
@@ -57,8 +60,10 @@ impl Witness {
             self.present.send_replace(true);
             tokio::select! {
                 () = self.forward(&link, &mut events, &mut unsent) => {}
-                // Nothing is ever said here: whatever comes is the keeper's end.
-                _ = link.recv() => {}
+                // Nothing is ever said here: whatever comes is the keeper's end, or a breach.
+                told = link.recv() => if let Err(LinkError::Breach(what)) = told {
+                    let _ = self.end.try_send(Accusation { role: Role::Keeper, what }.into());
+                },
                 fresh = links.recv() => match fresh {
                     Some(fresh) => { link = fresh; continue }
                     None => return,

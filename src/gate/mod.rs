@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use russh::keys::PrivateKey;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::keeper::Witness;
@@ -36,9 +37,9 @@ pub use self::settings::{Algorithms, MaxStartups, Rekey, Settings};
 use self::streams::Streams;
 use self::warden::Warden;
 use crate::audit::Event;
-use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{FromJailer, JailerToGate, Silence};
+use crate::privsep::{Accusation, Role};
 
 /// What the gate is given before it is locked down.
 pub struct Start {
@@ -63,6 +64,8 @@ pub enum GateError {
     Peer(Role, #[source] io::Error),
     #[error("the jailer said what it may not say to a gate: {0}")]
     Breach(&'static str),
+    #[error("a peer cannot be trusted")]
+    Untrusted(#[from] Accusation),
 }
 
 /// What all connections share.
@@ -73,6 +76,8 @@ struct Gate {
     witness: Arc<Witness>,
     warden: Arc<Warden>,
     streams: Arc<Streams>,
+    /// Whoever finds that this gate cannot go on says why here.
+    end: mpsc::Sender<GateError>,
     connections: AtomicU64,
 }
 
@@ -83,9 +88,10 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
         return Err(GateError::NoHostKey);
     }
     let ssh = Arc::new(settings.ssh(host_keys));
-    let (witness, keeper_links) = Witness::start();
+    let (end, mut ends) = mpsc::channel(1);
+    let (witness, keeper_links) = Witness::start(end.clone());
     let streams = Arc::<Streams>::default();
-    let (warden, warden_links) = Warden::start(streams.clone());
+    let (warden, warden_links) = Warden::start(streams.clone(), end.clone());
     let gate = Arc::new(Gate {
         lobby: Lobby::new(settings.max_startups, settings.per_source),
         settings,
@@ -93,6 +99,7 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
         witness,
         warden,
         streams,
+        end,
         connections: AtomicU64::new(first_number()),
     });
 
@@ -107,7 +114,7 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
     loop {
         let received = tokio::select! {
             received = control.recv() => received,
-            () = gate.warden.lost.notified() => return Err(GateError::NoWarden),
+            Some(end) = ends.recv() => return Err(end),
             _ = sweep.tick() => { gate.streams.sweep(); continue }
         };
         let (message, descriptors) = received.map_err(GateError::Jailer)?;
@@ -132,7 +139,7 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
     }
 }
 
-async fn link<S, R>(role: Role, socket: OwnedFd, links: &tokio::sync::mpsc::Sender<Link<S, R>>) -> Result<(), GateError>
+async fn link<S, R>(role: Role, socket: OwnedFd, links: &mpsc::Sender<Link<S, R>>) -> Result<(), GateError>
 where
     S: crate::privsep::message::Message,
     R: crate::privsep::message::Message,

@@ -96,7 +96,8 @@ impl Settings {
             // russh counts the `none` probe with which every client begins.
             max_auth_attempts: self.max_auth_tries.saturating_add(1),
             inactivity_timeout: None,
-            keepalive_interval: Some(self.keepalive),
+            // None is none; zero would be one after the other.
+            keepalive_interval: (!self.keepalive.is_zero()).then_some(self.keepalive),
             keepalive_max: PATIENCE,
             nodelay: true,
             ..Config::default()

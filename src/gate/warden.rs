@@ -2,12 +2,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::GateError;
 use super::streams::Streams;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{Channel, Claim, Connection, GateToWarden, Number, WardenToGate};
+use crate::privsep::{Accusation, Role};
 use crate::session::SessionId;
 
 /// How long the warden may think about a key.
@@ -29,7 +31,7 @@ pub type Term = u64;
 pub struct Warden {
     outgoing: mpsc::Sender<(Term, GateToWarden)>,
     /// Told when there will be no warden for this gate any more.
-    pub lost: Notify,
+    end: mpsc::Sender<GateError>,
     state: Mutex<State>,
 }
 
@@ -67,10 +69,10 @@ pub enum Unanswered {
 
 impl Warden {
     /// The task ends with the sender of links.
-    pub fn start(streams: Arc<Streams>) -> (Arc<Self>, mpsc::Sender<WardenLink>) {
+    pub fn start(streams: Arc<Streams>, end: mpsc::Sender<GateError>) -> (Arc<Self>, mpsc::Sender<WardenLink>) {
         let (outgoing, waiting) = mpsc::channel(WAITING);
         let (links, fresh) = mpsc::channel(1);
-        let warden = Arc::new(Self { outgoing, lost: Notify::new(), state: Mutex::default() });
+        let warden = Arc::new(Self { outgoing, end, state: Mutex::default() });
         tokio::spawn(warden.clone().carry(waiting, fresh, streams));
         (warden, links)
     }
@@ -175,7 +177,7 @@ impl Warden {
             tokio::select! {
                 error = self.listen(&link, &streams) => {
                     if let LinkError::Breach(what) = error {
-                        tracing::error!(what, "the warden broke the protocol; its link is closed");
+                        let _ = self.end.try_send(Accusation { role: Role::Warden, what }.into());
                     }
                 }
                 () = forward(&link, term, alive, &mut outgoing) => {}
@@ -196,7 +198,7 @@ impl Warden {
                 Err(_) => {
                     // The link broke and the warden lives: only a new gate gets a new link.
                     tracing::error!("there is no warden; this gate ends for another to begin");
-                    self.lost.notify_one();
+                    let _ = self.end.try_send(GateError::NoWarden);
                     return;
                 }
             }

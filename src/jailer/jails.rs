@@ -17,7 +17,7 @@ use super::userns::{self, RANGE};
 use super::watch::Source;
 use crate::audit::Event;
 use crate::identity::{Principal, Secret};
-use crate::privsep::message::{JailerToPorter, JailerToTally, JailerToWarden, Number, WardenToJailer, Wish};
+use crate::privsep::message::{JailerToPorter, JailerToWarden, Number, WardenToJailer, Wish};
 use crate::privsep::{Role, table};
 use crate::session::SessionId;
 
@@ -247,7 +247,6 @@ impl Jailer {
         self.resting.push((jail.cgroup, jail.slot));
         self.remember(session);
         self.tell(Role::Porter, JailerToPorter::Gone { session }, Vec::new());
-        self.tell(Role::Tally, JailerToTally::Gone { session }, Vec::new());
         match self.roles.contains_key(&Role::Warden) {
             true => self.tell(Role::Warden, JailerToWarden::Gone { session }, Vec::new()),
             false => self.mourned.push((session, jail.user, jail.note)),

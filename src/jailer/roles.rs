@@ -1,5 +1,6 @@
 //! A running role: its process, its control socket, and what still waits to be told it.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,7 @@ pub struct Running {
     pub control: OwnedFd,
     pub since: Instant,
     queue: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    killed: Cell<bool>,
 }
 
 impl Running {
@@ -43,9 +45,13 @@ impl Running {
     ) -> Result<Self, Fault> {
         let (ours, theirs) = pair().step("make a control socket")?;
         match clone(alone, 0, None).step("clone a role's process")? {
-            Cloned::Parent { pidfd, .. } => {
-                Ok(Self { pidfd, control: ours, since: Instant::now(), queue: VecDeque::new() })
-            }
+            Cloned::Parent { pidfd, .. } => Ok(Self {
+                pidfd,
+                control: ours,
+                since: Instant::now(),
+                queue: VecDeque::new(),
+                killed: Cell::new(false),
+            }),
             Cloned::Child => {
                 drop(ours);
                 let Err(fault) = become_role(alone, role, account, program, &theirs, (base, network));
@@ -78,7 +84,13 @@ impl Running {
         !self.queue.is_empty()
     }
 
+    /// It will not hear any more what it is told.
+    pub fn is_killed(&self) -> bool {
+        self.killed.get()
+    }
+
     pub fn kill(&self) {
+        self.killed.set(true);
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }

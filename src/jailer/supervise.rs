@@ -17,9 +17,9 @@ use super::start::sealed;
 use super::watch::{Source, Watch};
 use crate::audit::Event;
 use crate::identity::Principal;
-use crate::privsep::Role;
 use crate::privsep::link::{LinkError, decode, encode, pair, recv_packet};
 use crate::privsep::message::{FromJailer, JailerToKeeper, JailerToWarden, Message, WardenToJailer};
+use crate::privsep::{Accusation, Role};
 use crate::session::SessionId;
 use crate::sys::clone::Alone;
 
@@ -244,7 +244,7 @@ impl Jailer {
     }
 
     pub(super) fn event(&mut self, event: Event) {
-        if self.roles.contains_key(&Role::Keeper) {
+        if self.roles.get(&Role::Keeper).is_some_and(|keeper| !keeper.is_killed()) {
             return self.tell(Role::Keeper, JailerToKeeper::Event(event), Vec::new());
         }
         self.untold.push_back(event);
@@ -274,10 +274,10 @@ impl Jailer {
 
     pub(super) fn breach(&mut self, role: Role, what: &str) {
         eprintln!("stockade: jailer: {role} broke the protocol ({what}) and is ended");
-        self.event(Event::RoleBreach { role, what: what.to_owned() });
         if let Some(running) = self.roles.get(&role) {
             running.kill();
         }
+        self.event(Event::RoleBreach { role, what: what.to_owned() });
     }
 
     fn role_died(&mut self, role: Role) {
@@ -289,6 +289,9 @@ impl Jailer {
             return;
         }
         eprintln!("stockade: jailer: {role} ended (status {status:#x}) and is started again");
+        if let Some(accused) = Accusation::read(role, status) {
+            self.breach(accused, &format!("the {role} heard it"));
+        }
         match role {
             // What runs without a record must not go on.
             Role::Keeper => self.end_all(),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::channel::{Channel, Ends};
@@ -18,18 +18,22 @@ use super::tape::Ended;
 use super::warden::{Reign, Warden, WardenLink};
 use super::{KeeperError, Settings};
 use crate::audit::{self, Sink};
-use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{
-    JailerToKeeper, KeeperToWarden, Number, Program, Silence, ToKeeper, WardenToKeeper, Wish,
+    JailerToKeeper, KeeperToTally, KeeperToWarden, Number, Program, Silence, TallyToKeeper, ToKeeper, WardenToKeeper,
+    Wish,
 };
 use crate::privsep::stream::{FromKeeper, KeeperEnd};
+use crate::privsep::{Accusation, Role};
 use crate::recording::{self, Header, Store};
 use crate::session::SessionId;
 use crate::sys::watched::Watched;
 
 /// Commits in flight. The semaphore is first come, first served: a session that floods waits its turn like the others.
 const SLOTS: usize = 8;
+
+/// Exec attempts that wait for room on their tapes. An honest tally has one a channel; a captured one waits itself.
+const NOTING: usize = 1024;
 
 /// How long a new warden has to speak of a session without a channel before its recording is closed.
 const ORPHAN: Duration = Duration::from_secs(120);
@@ -41,13 +45,20 @@ pub(super) struct Desk {
     pub(super) space: Space,
     pub(super) warden: Warden,
     pub(super) slots: Semaphore,
+    noting: Arc<Semaphore>,
+    accuse: mpsc::Sender<Accusation>,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     /// The jailer has said that it stops; without that its end is a crash.
     stopping: AtomicBool,
 }
 
 impl Desk {
-    pub(super) fn new(settings: Settings, recordings: OwnedFd, sink: Sink) -> io::Result<Self> {
+    pub(super) fn new(
+        settings: Settings,
+        recordings: OwnedFd,
+        sink: Sink,
+        accuse: mpsc::Sender<Accusation>,
+    ) -> io::Result<Self> {
         Ok(Self {
             space: Space::new(recordings.try_clone()?, settings.space),
             settings,
@@ -55,6 +66,8 @@ impl Desk {
             sink,
             warden: Warden::new(),
             slots: Semaphore::new(SLOTS),
+            noting: Arc::new(Semaphore::new(NOTING)),
+            accuse,
             sessions: Mutex::default(),
             stopping: AtomicBool::new(false),
         })
@@ -88,8 +101,9 @@ impl Desk {
         self.space.refusal()
     }
 
+    /// The warden has it dismissed; the event is the jailer's.
     pub(super) async fn breach(&self, role: Role, what: &str) {
-        self.sink.record(audit::Event::RoleBreach { role, what: what.to_owned() }).await;
+        tracing::error!(%role, what, "a role broke the protocol");
         self.warden.tell(KeeperToWarden::Breach(role)).await;
     }
 
@@ -174,12 +188,12 @@ impl Desk {
                     break fault;
                 }
             };
-            if let LinkError::Breach(what) = fault {
-                let role = Role::Warden;
-                desk.sink.record(audit::Event::RoleBreach { role, what: what.to_owned() }).await;
-            }
-            // Sessions go on. For a warden in breach the closed link is the end as well.
+            // Without a warden sessions go on; for one in breach they do not.
             desk.warden.depose(reign);
+            if let LinkError::Breach(what) = fault {
+                // Full: it is accused already.
+                let _ = desk.accuse.try_send(Accusation { role: Role::Warden, what });
+            }
         });
     }
 
@@ -244,13 +258,29 @@ impl Desk {
         loop {
             match link.recv().await {
                 Ok((ToKeeper::Event(event), _)) => self.sink.record(event).await,
-                Ok((ToKeeper::Exec { session, number, exec }, _)) if role == Role::Tally => {
-                    self.exec(session, number, exec).await;
-                }
-                Ok(_) => return self.breach(role, "an exec from a role that sees none").await,
                 Err(LinkError::Breach(what)) => return self.breach(role, what).await,
                 Err(_) => return,
             }
+        }
+    }
+
+    /// A full tape holds back the execs of its own session; those of others do not wait behind them.
+    pub(super) async fn hear_tally(self: Arc<Self>, link: Link<KeeperToTally, TallyToKeeper>) {
+        let link = Arc::new(link);
+        loop {
+            let (ticket, session, number, exec) = match link.recv().await {
+                Ok((TallyToKeeper::Exec { ticket, session, number, exec }, _)) => (ticket, session, number, exec),
+                Err(LinkError::Breach(what)) => return self.breach(Role::Tally, what).await,
+                Err(_) => return,
+            };
+            // Never closed.
+            let permit = self.noting.clone().acquire_owned().await;
+            let (desk, link) = (self.clone(), link.clone());
+            tokio::spawn(async move {
+                desk.exec(session, number, exec).await;
+                let _ = link.send(&KeeperToTally::Noted { ticket }).await;
+                drop(permit);
+            });
         }
     }
 

@@ -24,13 +24,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use regex::bytes::RegexSet;
+use tokio::sync::mpsc;
 
 use self::desk::Desk;
 use self::reel::ReelError;
 use crate::audit::{self, AuditError};
-use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{FromJailer, JailerToKeeper, Silence};
+use crate::privsep::{Accusation, Role};
 use crate::recording::{self, Durability, RecoverError, Recovered, Store, StoreError};
 use crate::session::SessionId;
 
@@ -81,6 +82,8 @@ pub enum KeeperError {
     Control(#[source] LinkError),
     #[error("the link to the {role} cannot be watched")]
     Peer { role: Role, source: std::io::Error },
+    #[error("a peer cannot be trusted")]
+    Untrusted(#[from] Accusation),
 }
 
 /// Keeps until the jailer is gone.
@@ -89,7 +92,8 @@ pub async fn serve(start: Start) -> Result<(), KeeperError> {
     let prompts = settings.prompts.patterns().iter().map(String::as_str).chain([PROMPTS]);
     settings.prompts = RegexSet::new(prompts).map_err(KeeperError::Prompts)?;
     let (sink, scribe) = audit::open(start.audit, &settings.audit).map_err(KeeperError::Audit)?;
-    let desk = Arc::new(Desk::new(settings, start.recordings, sink).map_err(KeeperError::Directory)?);
+    let (accuse, mut accused) = mpsc::channel(1);
+    let desk = Arc::new(Desk::new(settings, start.recordings, sink, accuse).map_err(KeeperError::Directory)?);
     let mut scribe = tokio::spawn(scribe.run());
     tokio::spawn(recover(desk.clone()));
     tokio::spawn(space::watch(desk.clone()));
@@ -99,8 +103,14 @@ pub async fn serve(start: Start) -> Result<(), KeeperError> {
             return done.map_err(KeeperError::Audit);
         }
         done = attend(&desk, &start.control) => done,
+        Some(accusation) = accused.recv() => Err(accusation.into()),
     };
-    desk.close_all(if desk.told_to_stop() { "the bastion stopped" } else { "the jailer died" }).await;
+    let why = match &done {
+        Err(KeeperError::Untrusted(_)) => "the bastion's authority broke its protocol",
+        _ if desk.told_to_stop() => "the bastion stopped",
+        _ => "the jailer died",
+    };
+    desk.close_all(why).await;
     desk.sink.settle().await;
     done
 }
@@ -127,9 +137,10 @@ fn peer(desk: &Arc<Desk>, role: Role, fds: Vec<OwnedFd>) -> Result<(), KeeperErr
     for fd in fds {
         match role {
             Role::Warden => desk.greet(Link::new(fd).map_err(failed)?),
-            Role::Gate | Role::Porter | Role::Tally => {
+            Role::Gate | Role::Porter => {
                 tokio::spawn(desk.clone().listen(role, Link::new(fd).map_err(failed)?));
             }
+            Role::Tally => drop(tokio::spawn(desk.clone().hear_tally(Link::new(fd).map_err(failed)?))),
             Role::Keeper => return Err(KeeperError::Control(LinkError::Breach("a keeper's link to itself"))),
         }
     }

@@ -273,7 +273,7 @@ impl Session {
         tracing::error!(session = %self.id, error = error as &dyn std::error::Error, "a recording was cut short");
     }
 
-    /// An exec attempt; waits for room, so that tally feels a full tape and not memory.
+    /// An exec attempt; waits for room, so that whoever tried it feels a full tape and not our memory.
     pub(super) async fn note(&self, event: Event) {
         // An ended recording has nothing to add.
         let _ = self.tape.push(event).await;

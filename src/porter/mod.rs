@@ -30,10 +30,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::identity::{Principal, Secret};
-use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
-use crate::privsep::message::{FromJailer, JailerToPorter, Message, Silence, WardenToPorter};
+use crate::privsep::message::{FromJailer, JailerToPorter, Message, Silence, ToKeeper, WardenToPorter};
 use crate::privsep::table::DOORS;
+use crate::privsep::{Accusation, Role};
 use crate::session::SessionId;
 
 use egress::Names;
@@ -77,6 +77,8 @@ pub enum PorterError {
     OutOfPhase,
     #[error("a link given by the jailer cannot be used")]
     Peer(#[source] io::Error),
+    #[error("a peer cannot be trusted")]
+    Untrusted(#[from] Accusation),
 }
 
 /// Answers the doors until the jailer is gone.
@@ -89,6 +91,7 @@ pub async fn serve(start: Start) -> Result<(), PorterError> {
         early: HashMap::new(),
         notices: Notices::begin(),
         warden: None,
+        keeper: None,
     };
     let mut sweep = tokio::time::interval(Duration::from_secs(60));
     loop {
@@ -98,7 +101,8 @@ pub async fn serve(start: Start) -> Result<(), PorterError> {
                 Err(LinkError::Closed) => return Ok(()),
                 Err(e) => return Err(PorterError::Control(e)),
             },
-            pushed = heard(porter.warden.as_ref()) => porter.pushed(pushed),
+            pushed = heard(porter.warden.as_ref()) => porter.pushed(pushed)?,
+            told = silence(porter.keeper.as_deref()) => porter.left(told)?,
             _ = sweep.tick() => porter.early.retain(|_, (since, _)| since.elapsed() < EARLY),
         }
     }
@@ -112,6 +116,17 @@ async fn heard(warden: Option<&Link<Silence, WardenToPorter>>) -> Result<WardenT
     }
 }
 
+/// The end of a keeper, which has nothing to say.
+async fn silence(keeper: Option<&Link<ToKeeper, Silence>>) -> LinkError {
+    match keeper {
+        Some(link) => match link.recv().await {
+            Ok((never, _)) => match never {},
+            Err(error) => error,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 struct Porter {
     settings: Settings,
     names: watch::Sender<Arc<Names>>,
@@ -121,6 +136,7 @@ struct Porter {
     early: HashMap<SessionId, (Instant, Pushed)>,
     notices: Notices,
     warden: Option<Link<Silence, WardenToPorter>>,
+    keeper: Option<Arc<Link<ToKeeper, Silence>>>,
 }
 
 /// One jail's doors; dropping them closes listeners and connections.
@@ -140,7 +156,11 @@ impl Porter {
                 }
             }
             FromJailer::Peer(Role::Warden) => self.warden = Some(peer(descriptors.pop())?),
-            FromJailer::Peer(Role::Keeper) => self.notices.to(peer(descriptors.pop())?),
+            FromJailer::Peer(Role::Keeper) => {
+                let link = Arc::new(peer(descriptors.pop())?);
+                self.notices.to(Arc::clone(&link));
+                self.keeper = Some(link);
+            }
             FromJailer::Peer(other) => return Err(PorterError::Stranger(other)),
             FromJailer::Told(JailerToPorter::Doors { session, user, token }) => {
                 self.open(session, user, token, descriptors);
@@ -175,7 +195,13 @@ impl Porter {
         self.jails.insert(session, Doors { pushed: sender, _open: open });
     }
 
-    fn pushed(&mut self, pushed: Result<WardenToPorter, LinkError>) {
+    /// The keeper is gone: the jailer brings the next one.
+    fn left(&mut self, error: LinkError) -> Result<(), PorterError> {
+        self.keeper = None;
+        trusted(Role::Keeper, &error)
+    }
+
+    fn pushed(&mut self, pushed: Result<WardenToPorter, LinkError>) -> Result<(), PorterError> {
         match pushed {
             Ok(WardenToPorter::Issued { session, grant }) => self.keep(session, |known| known.issued(grant)),
             Ok(WardenToPorter::Refused { session, refusal }) => self.keep(session, |known| known.refused(refusal)),
@@ -184,12 +210,11 @@ impl Porter {
             }
             Err(error) => {
                 // What was issued stays good; the jailer brings the next warden's link.
-                if !matches!(error, LinkError::Closed) {
-                    tracing::error!(%error, "the warden's link is dropped");
-                }
                 self.warden = None;
+                trusted(Role::Warden, &error)?;
             }
         }
+        Ok(())
     }
 
     fn keep(&mut self, session: SessionId, change: impl FnOnce(&mut Pushed)) {
@@ -203,6 +228,14 @@ impl Porter {
         }
         let (_, known) = self.early.entry(session).or_insert_with(|| (Instant::now(), Pushed::default()));
         change(known);
+    }
+}
+
+/// A link that ended is no breach.
+fn trusted(role: Role, error: &LinkError) -> Result<(), PorterError> {
+    match error {
+        LinkError::Breach(what) => Err(Accusation { role, what }.into()),
+        LinkError::Closed | LinkError::Socket(_) => Ok(()),
     }
 }
 

@@ -31,8 +31,8 @@ impl Notices {
     }
 
     /// From now on events go over this link.
-    pub fn to(&self, link: Link<ToKeeper, Silence>) {
-        self.keeper.send_replace(Some(Arc::new(link)));
+    pub fn to(&self, link: Arc<Link<ToKeeper, Silence>>) {
+        self.keeper.send_replace(Some(link));
     }
 
     /// Waits for room: what an event must stand for does not happen before it. False when nobody takes events any more.

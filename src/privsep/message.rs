@@ -12,7 +12,7 @@ use super::Role;
 
 pub use self::gate::{Claim, GateToWarden, WardenToGate};
 pub use self::jailer::{JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden, WardenToJailer};
-pub use self::keeper::{KeeperToWarden, ToKeeper, WardenToKeeper};
+pub use self::keeper::{KeeperToTally, KeeperToWarden, TallyToKeeper, ToKeeper, WardenToKeeper};
 pub use self::porter::{Grant, Refusal, WardenToPorter};
 
 /// What can travel on a link.
@@ -125,7 +125,7 @@ descriptors! {
     JailerToGate: Self::Stream { .. } => 1;
     JailerToKeeper: Self::Terminal { .. } => 2, Self::Pipes { .. } => 4, Self::Ended { .. } | Self::Event(_) => 0;
     JailerToPorter: Self::Doors { .. } => super::table::DOORS.len(), Self::Gone { .. } => 0;
-    JailerToTally: Self::Watch { .. } => 1, Self::Gone { .. } => 0;
+    JailerToTally: Self::Watch { .. } => 1;
     WardenToJailer: _ => 0;
     JailerToWarden: _ => 0;
     GateToWarden: _ => 0;
@@ -134,4 +134,6 @@ descriptors! {
     KeeperToWarden: _ => 0;
     WardenToPorter: _ => 0;
     ToKeeper: _ => 0;
+    TallyToKeeper: _ => 0;
+    KeeperToTally: _ => 0;
 }

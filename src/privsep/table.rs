@@ -16,6 +16,21 @@
 //!
 //! What the loader opened the jailer holds for successors. At a reload the loader opens all of it anew but the listeners,
 //! which stay.
+//!
+//! A breach of the protocol ends its sender, whoever hears it, and each is one event of the jailer's:
+//!
+//! | who breaks it       | who hears it                | how the jailer learns of it                                 |
+//! |---------------------|-----------------------------|-------------------------------------------------------------|
+//! | any role            | jailer                      | itself                                                      |
+//! | gate, porter, tally | keeper                      | it tells the warden (`Breach`), who says `Dismiss`          |
+//! | gate, porter, keeper| warden                      | it says `Dismiss`                                           |
+//! | warden              | gate, porter, keeper        | the hearer ends with an exit status that says so            |
+//! | keeper              | gate, porter, tally         | the same                                                    |
+//!
+//! The jailer reads no byte of a role but the warden's, so who hears the warden or the keeper break the protocol has its
+//! own end to say it with (`Accusation`), and goes with them: a false word costs who says it as much as whom it names. When
+//! the keeper accuses, recordings are closed in order and sessions end: what a warden lets in that lies to the recorder
+//! must not go on.
 
 use super::Role;
 use super::message::WardenToJailer;
@@ -72,5 +87,48 @@ pub fn may_ask(ask: &WardenToJailer, phase: impl Fn(&SessionId) -> JailPhase) ->
         }
         WardenToJailer::End { session } => matches!(phase(session), Building | Standing | Ended),
         WardenToJailer::Dismiss(role) => *role != Role::Warden,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::privsep::message::{Program, Wish};
+
+    #[test]
+    fn each_ask_has_its_phases() {
+        use JailPhase::{Building, Ended, Standing, Unknown};
+        let session = SessionId::mint();
+        let wish = Wish { program: Program::Shell, terminal: None, environment: Vec::new() };
+        let build = WardenToJailer::Build {
+            session,
+            user: "alice".parse().unwrap(),
+            persistent_home: false,
+            region: None,
+            note: Vec::new(),
+        };
+        for (ask, allowed) in [
+            (build, [true, false, false, false]),
+            (WardenToJailer::Start { session, number: 1, wish }, [false, false, true, true]),
+            (WardenToJailer::Signal { session, number: 1, signal: 15 }, [false, false, true, true]),
+            (WardenToJailer::End { session }, [false, true, true, true]),
+        ] {
+            let answers = [Unknown, Building, Standing, Ended].map(|now| may_ask(&ask, |_| now));
+            assert_eq!(answers, allowed, "{ask:?}");
+        }
+    }
+
+    #[test]
+    fn a_phase_is_asked_of_the_jail_that_is_meant() {
+        let (mine, other) = (SessionId::mint(), SessionId::mint());
+        let phase = |id: &SessionId| if *id == mine { JailPhase::Standing } else { JailPhase::Unknown };
+        assert!(may_ask(&WardenToJailer::End { session: mine }, phase));
+        assert!(!may_ask(&WardenToJailer::End { session: other }, phase));
+    }
+
+    #[test]
+    fn the_warden_dismisses_others() {
+        let dismissed = |role: &Role| may_ask(&WardenToJailer::Dismiss(*role), |_| JailPhase::Unknown);
+        assert!(Role::ALL.iter().all(|role| dismissed(role) != (*role == Role::Warden)));
     }
 }

@@ -7,7 +7,7 @@ mod login;
 mod review;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -58,6 +58,8 @@ pub struct Court<J, S> {
     /// Which rules: a judgement by former ones may be heard late.
     edition: u64,
     sessions: HashMap<SessionId, Session>,
+    /// Who was refused a jail of late for having enough.
+    full: HashMap<Principal, Instant>,
 }
 
 impl<J: Judge, S: Sponsor> Court<J, S> {
@@ -78,6 +80,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             connections: HashMap::new(),
             edition: 0,
             sessions: HashMap::new(),
+            full: HashMap::new(),
         }
     }
 
@@ -92,7 +95,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     pub fn met_keeper(&mut self, keeper: Outbox<WardenToKeeper>) -> u64 {
-        self.lost_keeper(self.reign);
+        self.lost_keeper(self.reign, &LinkError::Closed);
         self.keeper = Some(keeper);
         self.reign += 1;
         std::mem::take(&mut self.untold).into_iter().for_each(|event| self.event(event));
@@ -114,17 +117,26 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.gate = None;
         self.connections.clear();
         if let LinkError::Breach(what) = error {
-            self.event(Event::RoleBreach { role: Role::Gate, what: (*what).to_owned() });
-            self.jailer.say(WardenToJailer::Dismiss(Role::Gate));
+            self.dismiss(Role::Gate, what);
         }
         for session in self.sessions.keys() {
             later(&self.post, self.terms.linger, Due::Linger(*session));
         }
     }
 
-    pub fn lost_keeper(&mut self, reign: u64) {
+    /// The jailer ends it, and writes the event.
+    pub fn dismiss(&self, role: Role, what: &str) {
+        tracing::error!(%role, what, "a role broke the protocol");
+        self.jailer.say(WardenToJailer::Dismiss(role));
+    }
+
+    /// The jailer ends every jail when the keeper dies, and tells us of each.
+    pub fn lost_keeper(&mut self, reign: u64, error: &LinkError) {
         if reign != self.reign {
             return;
+        }
+        if let LinkError::Breach(what) = error {
+            self.dismiss(Role::Keeper, what);
         }
         let Some(keeper) = self.keeper.take() else { return };
         let post = self.post.clone();
@@ -334,7 +346,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
                 self.jailer.say(WardenToJailer::Signal { session, number, signal });
             }
             KeeperToWarden::Signal { .. } => {}
-            KeeperToWarden::Breach(role) => drop(self.jailer.say(WardenToJailer::Dismiss(role))),
+            KeeperToWarden::Breach(role) => self.dismiss(role, "towards the keeper"),
         }
     }
 

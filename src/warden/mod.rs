@@ -85,8 +85,9 @@ pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), Warde
             Post::Gate(term, Ok((message, _))) => court.hear_gate(term, message),
             Post::Gate(term, Err(error)) => court.lost_gate(term, &error),
             Post::Keeper(reign, Ok((message, _))) => court.hear_keeper(reign, message),
-            // The jailer ends every jail when the keeper dies, and tells us of each.
-            Post::Keeper(reign, Err(_)) => court.lost_keeper(reign),
+            Post::Keeper(reign, Err(error)) => court.lost_keeper(reign, &error),
+            Post::Porter(Err(LinkError::Breach(what))) => court.dismiss(Role::Porter, what),
+            Post::Porter(_) => {}
             Post::Judged(judged) => court.judged(*judged),
             Post::Reviewed { session, review } => court.judged_again(session, review),
             Post::LoginReviewed(term, connection, review) => court.login_reviewed(term, connection, review),
@@ -116,7 +117,11 @@ fn introduce<J: Judge, S: Sponsor>(
             let reign = court.met_keeper(Outbox::to(link.clone()));
             tokio::spawn(read(link, post.clone(), move |received| Post::Keeper(reign, received)));
         }
-        Role::Porter => court.met_porter(Outbox::to(Arc::new(Link::<_, Silence>::new(socket)?))),
+        Role::Porter => {
+            let link = Arc::new(Link::<_, Silence>::new(socket)?);
+            court.met_porter(Outbox::to(link.clone()));
+            tokio::spawn(read(link, post.clone(), Post::Porter));
+        }
         Role::Warden | Role::Tally => {}
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::court::{Judged, Review};
 use crate::audit::Event;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{
-    Connection, FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, WardenToPorter,
+    Connection, FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, Silence, WardenToPorter,
 };
 use crate::session::SessionId;
 
@@ -25,6 +25,7 @@ pub enum Post {
     Gate(Term, Received<GateToWarden>),
     /// From the keeper of a reign.
     Keeper(u64, Received<KeeperToWarden>),
+    Porter(Received<Silence>),
     /// Somebody's keys and groups were looked up, and this is the decision.
     Judged(Box<Judged>),
     /// Somebody who is in was decided on again.

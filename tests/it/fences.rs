@@ -14,12 +14,18 @@ type Answers = BTreeMap<String, BTreeMap<String, i64>>;
 
 const REFUSED: [i64; 2] = [-(libc::EPERM as i64), -(libc::EACCES as i64)];
 
-fn inject(pid: u32, calls: &[Value]) -> Answers {
+/// `once`: by one thread alone.
+pub fn injector(pid: u32, once: bool) -> Command {
     let venv = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed/venv");
     let python = String::from_utf8(Command::new(venv).output().unwrap().stdout).unwrap();
     let mut command = Command::new(python.trim());
     command.args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/inject.py"), &pid.to_string()]);
-    let ran = spawn_with(command, Some(serde_json::to_vec(calls).unwrap())).wait();
+    command.args(once.then_some("once"));
+    command
+}
+
+fn inject(pid: u32, calls: &[Value]) -> Answers {
+    let ran = spawn_with(injector(pid, false), Some(serde_json::to_vec(calls).unwrap())).wait();
     serde_json::from_str(&ran.ok()).unwrap_or_else(|e| panic!("{e}: {ran:?}"))
 }
 

@@ -1,6 +1,6 @@
 """Makes a living process try system calls itself, thread by thread, as whoever had taken it over would.
 
-inject.py PID < calls > answers, both JSON. A call is [name, number, argument...]; an argument is a number, the text of
+inject.py PID [once] < calls > answers, both JSON; `once` is by the first thread alone. A call is [name, number, argument...]; an argument is a number, the text of
 a path, or a list of bytes. An answer is what the kernel gave that thread: a value, or an errno below zero. Every thread is stopped where it
 waits, made to run each call, and left as it was found.
 """
@@ -86,7 +86,8 @@ class Thread:
 def main():
     pid, calls, answers = int(sys.argv[1]), json.load(sys.stdin), {}
     memory = os.open(f"/proc/{pid}/mem", os.O_RDWR)
-    for thread in os.listdir(f"/proc/{pid}/task"):
+    threads = os.listdir(f"/proc/{pid}/task")
+    for thread in threads[:1] if "once" in sys.argv else threads:
         tried = Thread(int(thread), memory)
         try:
             answers[thread] = {name: tried.call(*rest) for name, *rest in calls}

@@ -362,5 +362,11 @@ fn one_user_has_only_so_many_jails() {
     let two = yard.ssh("alice").run("true");
     assert_eq!(two.code, Some(253), "{}", two.stderr);
     assert!(two.stderr.contains("as many sessions as one user may"), "{}", two.stderr);
+    let event = yard.audit().wait_for("SK6001W", |_| true);
+    assert!(event["message"].as_str().unwrap().contains("alice has 1 jails"), "{event}");
+    // Whoever goes on trying does not fill the audit.
+    assert_eq!(yard.ssh("alice").run("true").code, Some(253));
+    yard.audit().wait_for("SK1003I", |_| yard.audit().of("SK1003I").len() == 3);
+    assert_eq!(yard.audit().of("SK6001W").len(), 1);
     assert_eq!(one.shell("echo goes on"), "goes on");
 }

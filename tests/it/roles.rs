@@ -374,3 +374,83 @@ fn sigterm_closes_what_is_open() {
     let left = within(Duration::from_secs(5), || yard.leftovers().is_empty().then_some(()));
     assert!(left.is_some(), "{:?}", yard.leftovers());
 }
+
+/// Where each role has its link to the jailer.
+const CONTROL: u32 = 3;
+
+/// Which socket of one role has its other end in another role, by the kernel's word.
+fn link(yard: &Yard, from: &str, to: &str) -> u32 {
+    let inode = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
+    let sockets =
+        |role: &str| descriptors(yard.role(role)).into_iter().filter_map(move |(fd, t)| Some((fd, inode(&t)?)));
+    let listed = Command::new("ss").args(["-xanH"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let peers: std::collections::HashMap<u64, u64> = listed
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip(5);
+            let own = words.next()?.parse().ok()?;
+            Some((own, words.nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let theirs: Vec<u64> = sockets(to).map(|(_, inode)| inode).collect();
+    let found = sockets(from).find(|(_, inode)| peers.get(inode).is_some_and(|peer| theirs.contains(peer)));
+    found.unwrap_or_else(|| panic!("{from} has no link to {to}")).0
+}
+
+/// "an unknown or out-of-phase message ends the sender": whoever hears it, the living sender is ended, one event says so,
+/// and the bastion serves again.
+#[test]
+fn whoever_breaks_the_protocol_is_ended() {
+    let yard = Yard::new().user("alice").start();
+    let breaches = |role: &str| {
+        let events = yard.audit().of("SK8004E");
+        events.iter().filter(|event| event["unmapped"]["role"] == role).count()
+    };
+    let mut broken = std::collections::HashMap::<&str, usize>::new();
+    for (from, to) in [
+        ("gate", "jailer"),
+        ("gate", "warden"),
+        ("gate", "keeper"),
+        ("porter", "keeper"),
+        ("porter", "warden"),
+        ("tally", "keeper"),
+        ("warden", "gate"),
+        ("warden", "porter"),
+        ("warden", "keeper"),
+        ("keeper", "gate"),
+        ("keeper", "porter"),
+        ("keeper", "tally"),
+        ("keeper", "warden"),
+    ] {
+        until(&format!("logins before {from} speaks to {to}"), || {
+            (yard.ssh("alice").run("true").code == Some(0)).then_some(())
+        });
+        let roles = ROLES.map(|role| yard.role(role));
+        let sender = yard.role(from);
+        let fd = if to == "jailer" { CONTROL } else { link(&yard, from, to) };
+        // It may be ended before all its threads have spoken.
+        say_garbage(sender, fd);
+        let ended = within(Duration::from_secs(10), || (status_of(sender).is_none()).then_some(()));
+        assert!(ended.is_some(), "{from} spoke nonsense to {to} and lives");
+        until(&format!("logins after {from} spoke to {to}"), || {
+            (yard.ssh("alice").run("true").code == Some(0)).then_some(())
+        });
+        let expected = broken.entry(from).or_default();
+        *expected += 1;
+        yard.audit().wait_for("SK8004E", |_| breaches(from) >= *expected);
+        assert_eq!(breaches(from), *expected, "{from} to {to}: {:#?}", yard.audit().of("SK8004E"));
+        let accuses = matches!((from, to), ("warden", _) | ("keeper", "gate" | "porter" | "tally"));
+        for (role, before) in ROLES.iter().zip(roles) {
+            let stays = *role != from && !(*role == to && accuses);
+            assert_eq!(yard.role(role) == before, stays, "{role}, after {from} spoke to {to}");
+        }
+    }
+    assert_eq!(yard.audit().of("SK8004E").len(), 13);
+}
+
+/// `\xff`, which begins no message, by one of its own threads.
+fn say_garbage(pid: u32, fd: u32) {
+    let call = serde_json::json!([["say", libc::SYS_write, fd, [0xff], 1]]);
+    crate::yard::spawn_with(crate::fences::injector(pid, true), Some(call.to_string().into())).wait();
+}

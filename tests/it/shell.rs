@@ -106,3 +106,28 @@ fn logging_out_ends_what_was_left_running() {
     assert_eq!(terminal.end(), 0);
     yard.audit().wait_for("SK2002I", |_| true);
 }
+
+/// "keep-alive": a client that no longer answers is cut, though its kernel does; one that is only idle stays.
+#[test]
+fn a_client_that_no_longer_answers_is_cut() {
+    let yard = Yard::new().user("alice").user("bob").config("ssh.keepalive = '1s'").start();
+    let (mut alice, mut bob) = (yard.ssh("alice").terminal(), yard.ssh("bob").terminal());
+    alice.prompt();
+    bob.prompt();
+    alice.stop();
+    let closed = yard.audit().wait_for("SK2002I", |_| true);
+    assert_eq!(closed["user"]["name"], "alice");
+    assert_eq!(closed["unmapped"]["reason"], "the connection closed");
+    let recording = yard.recording(closed["session"]["uid"].as_str().unwrap()).closed();
+    assert!(recording.show().contains("whole and closed"), "{}", recording.show());
+    assert_eq!(bob.shell("echo still here"), "still here");
+    bob.enter("exit");
+    assert_eq!(bob.end(), 0);
+}
+
+/// "0s: none": nobody is asked, and nobody is cut for not answering.
+#[test]
+fn without_keep_alive_an_idle_client_stays() {
+    let yard = Yard::new().user("alice").config("ssh.keepalive = '0s'").start();
+    assert_eq!(yard.ssh("alice").run("sleep 0.5; echo still here").ok(), "still here");
+}

@@ -69,6 +69,44 @@ fn images_are_found_as_recordings_are() {
     assert_eq!(nowhere.status.code(), Some(78), "{}", said(&nowhere));
 }
 
+/// "`play` with ... seek": what lies before is there at once, what lies behind keeps its pace, which here has no end.
+#[test]
+fn play_seeks() {
+    use std::io::Read;
+    let yard = Yard::new().user("alice").start();
+    // The terminal's echo of the line has neither word.
+    let mut terminal = yard.ssh("alice").terminal_of("echo $((40+2))-early; sleep 1; echo $((40+2))-late");
+    assert_eq!(terminal.end(), 0);
+    let recording = yard.only_recording().closed();
+    let at = |word: &str| {
+        let outputs = recording.of("output");
+        let event = outputs.iter().find(|event| event["text"].as_str().unwrap().contains(word)).unwrap();
+        event["at"].as_f64().unwrap()
+    };
+    let between = format!("{}ms", ((at("42-early") + at("42-late")) * 500.0) as u64);
+    let play = |seek: &str| {
+        let mut command = Command::new(STOCKADE);
+        command.args(["session", "--directory", yard.path("recordings").to_str().unwrap(), "play"]);
+        command.args([&recording.session, "--speed", "0.000001", "--seek", seek]).stdin(std::process::Stdio::null());
+        command
+    };
+    let whole = spawn_with(play("1h"), None).wait().ok();
+    assert!(whole.contains("42-early") && whole.contains("42-late"), "{whole}");
+    let mut playing = play(&between).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let (mut shown, mut out) = (String::new(), playing.stdout.take().unwrap());
+    let mut part = [0; 4096];
+    while !shown.contains("42-early") {
+        let got = out.read(&mut part).unwrap();
+        assert_ne!(got, 0, "it ended: {shown}");
+        shown += &String::from_utf8_lossy(&part[..got]);
+    }
+    assert!(playing.try_wait().unwrap().is_none(), "it waits for what lies behind");
+    playing.kill().unwrap();
+    playing.wait().unwrap();
+    out.read_to_string(&mut shown).unwrap();
+    assert!(!shown.contains("42-late"), "{shown}");
+}
+
 /// A recording that was changed by one bit is found out.
 #[test]
 fn a_changed_recording_is_found_out() {

@@ -84,6 +84,7 @@ impl Handler for Client {
             handle: session.handle(),
             input: input.clone(),
             streams: self.gate.streams.clone(),
+            end: self.gate.end.clone(),
             session: self.session.clone(),
         };
         let (asked, program) = oneshot::channel();

@@ -1,7 +1,7 @@
 use super::*;
-use crate::audit;
+use crate::privsep::Accusation;
 use crate::privsep::link::LinkError;
-use crate::privsep::message::{Program, Silence, ToKeeper, Wish};
+use crate::privsep::message::{KeeperToTally, Program, TallyToKeeper, Wish};
 use crate::recording::{Exec, Store, Writer};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,21 +43,79 @@ async fn a_channel_without_a_session_is_hung_up() {
 async fn what_runs_is_recorded_and_audited_in_the_order_of_its_sender() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
-    let (tally, end) = pair().unwrap();
-    tell(&rig.control, &FromJailer::Peer(Role::Tally), &[end.as_fd()]);
-    let tally = Link::<ToKeeper, Silence>::new(tally).unwrap();
+    let tally = new_tally(&rig);
     let program = Program::Exec("id".into());
     let environment = vec![("LANG".into(), "C".into())];
     let channel = WardenToKeeper::Channel { session, number: 1, wish: Wish { program, terminal: None, environment } };
     rig.warden.send(&channel).await.unwrap();
     let exec = Exec { pid: 2, path: "/usr/bin/id".into(), arguments: vec!["id".into()] };
-    tally.send(&ToKeeper::Exec { session, number: 1, exec: exec.clone() }).await.unwrap();
-    tally.send(&ToKeeper::Event(audit::Event::LimitHit { session: None, what: "execs".into() })).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The warden's word of the channel comes on another way.
+    let announced = async {
+        while recorded(rig.dir.path(), session).0.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, announced).await.unwrap();
+    tally.send(&TallyToKeeper::Exec { ticket: 7, session, number: 1, exec: exec.clone() }).await.unwrap();
+    assert_eq!(noted(&tally).await, 7);
     let events = rig.close(session).await;
     assert!(events.iter().any(|e| matches!(e, Event::Channel { program: Some(p), .. } if p == "id")));
     assert!(events.contains(&Event::Exec { number: 1, exec }));
-    assert_eq!(codes(rig.dir.path()), ["SK3001I", "SK6001W"]);
+    assert_eq!(codes(rig.dir.path()), ["SK3001I"]);
+}
+
+type TallyEnd = Link<TallyToKeeper, KeeperToTally>;
+
+fn new_tally(rig: &Rig) -> TallyEnd {
+    let (tally, end) = pair().unwrap();
+    tell(&rig.control, &FromJailer::Peer(Role::Tally), &[end.as_fd()]);
+    Link::new(tally).unwrap()
+}
+
+async fn noted(tally: &TallyEnd) -> u64 {
+    let (KeeperToTally::Noted { ticket }, _) = timeout(PATIENCE, tally.recv()).await.expect("no answer").unwrap();
+    ticket
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_execs_than_a_tape_holds_are_all_recorded() {
+    const MANY: u32 = 3000;
+    let rig = rig(settings()).await;
+    let (stormy, calm) = (rig.open().await, rig.open().await);
+    let tally = new_tally(&rig);
+    let exec = |pid| Exec { pid, path: "/bin/true".into(), arguments: vec!["x".repeat(1000)] };
+    let send = async {
+        for pid in 0..MANY {
+            let session = if pid == MANY / 2 { calm } else { stormy };
+            tally.send(&TallyToKeeper::Exec { ticket: pid.into(), session, number: 1, exec: exec(pid) }).await.unwrap();
+        }
+    };
+    let hear = async {
+        let mut tickets = Vec::new();
+        while tickets.len() < MANY as usize {
+            tickets.push(noted(&tally).await);
+        }
+        tickets
+    };
+    let (_, mut tickets) = tokio::join!(send, hear);
+    tickets.sort_unstable();
+    assert!(tickets.iter().copied().eq(0..MANY.into()), "each is answered once");
+    let execs = |events: Vec<Event>| events.iter().filter(|event| matches!(event, Event::Exec { .. })).count();
+    assert_eq!(execs(rig.close(stormy).await), MANY as usize - 1);
+    assert_eq!(execs(rig.close(calm).await), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warden_in_breach_is_accused_and_recordings_are_closed() {
+    let mut rig = rig(settings()).await;
+    let session = rig.open().await;
+    let (warden, theirs) = pair().unwrap();
+    tell(&rig.control, &FromJailer::Peer(Role::Warden), &[theirs.as_fd()]);
+    send_packet(warden.as_fd(), b"\xff", &[]).unwrap();
+    let ended = timeout(PATIENCE, &mut rig.serve).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(KeeperError::Untrusted(Accusation { role: Role::Warden, .. }))), "{ended:?}");
+    assert!(recorded(rig.dir.path(), session).1.is_some());
+    assert!(codes(rig.dir.path()).is_empty(), "the event is the jailer's");
 }
 
 #[tokio::test(flavor = "multi_thread")]

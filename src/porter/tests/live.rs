@@ -98,7 +98,7 @@ impl Yard {
 
     async fn event(&self) -> Event {
         let (message, _) = timeout(Duration::from_secs(5), self.keeper.recv()).await.unwrap().unwrap();
-        let ToKeeper::Event(event) = message else { panic!("{message:?}") };
+        let ToKeeper::Event(event) = message;
         event
     }
 }

@@ -80,18 +80,13 @@ pub enum JailerToPorter {
 /// To tally.
 #[derive(Debug, Encode, Decode)]
 pub enum JailerToTally {
-    /// A channel's exec notifications. One descriptor.
+    /// A channel's exec notifications; they end by themselves with its last process. One descriptor.
     #[n(0)]
     Watch {
         #[n(0)]
         session: SessionId,
         #[n(1)]
         number: Number,
-    },
-    #[n(1)]
-    Gone {
-        #[n(0)]
-        session: SessionId,
     },
 }
 
@@ -141,7 +136,7 @@ pub enum WardenToJailer {
         #[n(0)]
         session: SessionId,
     },
-    /// A role broke the protocol towards the warden: end it.
+    /// A role broke the protocol towards the warden, or the keeper says so: end it.
     #[n(4)]
     Dismiss(#[n(0)] Role),
 }

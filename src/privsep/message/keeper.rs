@@ -80,19 +80,38 @@ pub enum KeeperToWarden {
     Breach(#[n(0)] Role),
 }
 
-/// What gate, porter and tally tell the keeper.
+/// What gate and porter tell the keeper.
 #[derive(Debug, Encode, Decode)]
 pub enum ToKeeper {
     #[n(0)]
     Event(#[n(0)] Event),
-    /// An exec attempt, for the session's recording as well as for the audit.
-    #[n(1)]
+}
+
+/// What tally tells the keeper.
+#[derive(Debug, Encode, Decode)]
+pub enum TallyToKeeper {
+    /// An exec attempt, for the session's recording as well as for the audit. It waits in the kernel for `Noted`.
+    #[n(0)]
     Exec {
+        /// Tally's own number for it.
         #[n(0)]
-        session: SessionId,
+        ticket: u64,
         #[n(1)]
-        number: Number,
+        session: SessionId,
         #[n(2)]
+        number: Number,
+        #[n(3)]
         exec: Exec,
+    },
+}
+
+/// What the keeper tells tally.
+#[derive(Debug, Encode, Decode)]
+pub enum KeeperToTally {
+    /// The attempt is taken down and may go on. Each waits for its own session's recording alone.
+    #[n(0)]
+    Noted {
+        #[n(0)]
+        ticket: u64,
     },
 }

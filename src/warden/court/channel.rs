@@ -1,6 +1,6 @@
 //! The channels of sessions: what runs in them, from the client's wish to its end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::login::{Judge, Phase};
 use super::{Court, UNAVAILABLE, UNRECORDED};
@@ -16,6 +16,9 @@ use crate::warden::{egress, later};
 /// What a program is given between its hang-up and its death, when its client has closed its channel.
 const HANGUP: Duration = Duration::from_secs(2);
 
+/// How long a user who tries beyond their share of jails is not told of again.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
 impl<J: Judge, S: Sponsor> Court<J, S> {
     /// A session channel: the first one gets a jail, the next ones share it while it stands.
     pub(super) fn open(&mut self, connection: Connection, channel: Channel) {
@@ -29,6 +32,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         };
         let alive = known.filter(|id| self.sessions.get(id).is_some_and(|s| s.ending.is_none()));
         if alive.is_none() && self.has_enough(connection) {
+            self.limit_hit(connection);
             let sentence = "you have as many sessions as one user may; end one and try again";
             return self.refuse(connection, channel, sentence, UNAVAILABLE);
         }
@@ -41,6 +45,19 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
         session.next += 1;
         session.channels.insert(session.next, Place { channel: Some(channel), wish: None, stage: Stage::Idle });
+    }
+
+    /// An event, but not one for each attempt of a client that goes on trying.
+    fn limit_hit(&mut self, connection: Connection) {
+        let Some(Phase::In(login)) = self.connections.get(&connection) else { return };
+        let (user, now) = (login.permit.principal().clone(), Instant::now());
+        self.full.retain(|_, told| now.duration_since(*told) < TOLD_AGAIN);
+        if self.full.contains_key(&user) {
+            return;
+        }
+        let what = format!("{user} has {} jails, as many as one user may; more are refused", self.terms.jails_per_user);
+        self.full.insert(user, now);
+        self.event(Event::LimitHit { session: None, what });
     }
 
     pub(super) fn run(&mut self, connection: Connection, channel: Channel, wish: Wish) {

@@ -123,6 +123,11 @@ impl Terminal {
         super::signal(self.child.process_id().unwrap(), "INT");
     }
 
+    /// SIGSTOP: from now on the program does nothing, and its kernel answers for it.
+    pub fn stop(&self) {
+        super::signal(self.child.process_id().unwrap(), "STOP");
+    }
+
     pub fn kill(&mut self) {
         let _ = self.child.kill();
     }
