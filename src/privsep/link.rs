@@ -48,12 +48,16 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Sends one packet; `WouldBlock` when the other end is behind.
 pub fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_parts(socket, &[IoSlice::new(bytes)], descriptors)
+}
+
+fn send_parts(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one packet"));
     }
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, parts, &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
@@ -119,6 +123,14 @@ impl Packets {
 
     pub async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
         let sent = self.0.io(Interest::WRITABLE, |socket| send_packet(socket, bytes, descriptors)).await;
+        sent.map_err(gone_or_broken)
+    }
+
+    /// One packet of a first byte and what follows it.
+    pub async fn send_kind(&self, kind: u8, payload: &[u8]) -> Result<(), LinkError> {
+        let kind = [kind];
+        let parts = [IoSlice::new(&kind), IoSlice::new(payload)];
+        let sent = self.0.io(Interest::WRITABLE, |socket| send_parts(socket, &parts, &[])).await;
         sent.map_err(gone_or_broken)
     }
 

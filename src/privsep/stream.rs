@@ -1,5 +1,6 @@
 //! The bytes of one channel between gate and keeper: packets of a kind and a payload, no CBOR on the hot path.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -36,17 +37,14 @@ pub enum FromKeeper {
 }
 
 impl FromGate {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn parts(&self) -> (u8, Cow<'_, [u8]>) {
         match self {
-            Self::Input(data) => put(out, b'i', data),
-            Self::InputEnd => put(out, b'e', &[]),
-            Self::Resize(size) => {
-                out.push(b'r');
-                for side in [size.columns, size.rows, size.width, size.height] {
-                    out.extend_from_slice(&side.to_le_bytes());
-                }
+            Self::Input(data) => (b'i', data[..].into()),
+            Self::InputEnd => (b'e', Cow::default()),
+            Self::Resize(Size { columns, rows, width, height }) => {
+                (b'r', [columns, rows, width, height].into_iter().flat_map(|side| side.to_le_bytes()).collect())
             }
-            Self::Signal(name) => put(out, b's', name.as_bytes()),
+            Self::Signal(name) => (b's', name.as_bytes().into()),
         }
     }
 
@@ -72,13 +70,13 @@ impl FromGate {
 }
 
 impl FromKeeper {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn parts(&self) -> (u8, Cow<'_, [u8]>) {
         match self {
-            Self::Output(data) => put(out, b'o', data),
-            Self::ErrorOutput(data) => put(out, b'E', data),
-            Self::Exit(status) => put(out, b'x', &status.to_le_bytes()),
-            Self::ExitSignal(name) => put(out, b'k', name.as_bytes()),
-            Self::Notice(sentence) => put(out, b'n', sentence.as_bytes()),
+            Self::Output(data) => (b'o', data[..].into()),
+            Self::ErrorOutput(data) => (b'E', data[..].into()),
+            Self::Exit(status) => (b'x', status.to_le_bytes().to_vec().into()),
+            Self::ExitSignal(name) => (b'k', name.as_bytes().into()),
+            Self::Notice(sentence) => (b'n', sentence.as_bytes().into()),
         }
     }
 
@@ -96,11 +94,6 @@ impl FromKeeper {
             _ => return Err(LinkError::Breach("an unknown packet")),
         })
     }
-}
-
-fn put(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
-    out.push(kind);
-    out.extend_from_slice(payload);
 }
 
 fn split(mut packet: Bytes) -> Result<(u8, Bytes), LinkError> {
@@ -126,9 +119,8 @@ impl GateEnd {
     }
 
     pub async fn send(&self, packet: &FromGate) -> Result<(), LinkError> {
-        let mut out = Vec::with_capacity(LONGEST_DATA + 1);
-        packet.put(&mut out);
-        self.0.send(&out, &[]).await
+        let (kind, payload) = packet.parts();
+        self.0.send_kind(kind, &payload).await
     }
 
     pub async fn recv(&self) -> Result<FromKeeper, LinkError> {
@@ -142,9 +134,8 @@ impl KeeperEnd {
     }
 
     pub async fn send(&self, packet: &FromKeeper) -> Result<(), LinkError> {
-        let mut out = Vec::with_capacity(LONGEST_DATA + 1);
-        packet.put(&mut out);
-        self.0.send(&out, &[]).await
+        let (kind, payload) = packet.parts();
+        self.0.send_kind(kind, &payload).await
     }
 
     pub async fn recv(&self) -> Result<FromGate, LinkError> {
