@@ -144,6 +144,28 @@ fn who_speaks_no_ssh_is_refused_and_fills_no_audit() {
     assert!(over.expect("no end of the penalty")["unmapped"]["refused"].as_u64().unwrap() >= 300);
 }
 
+/// A flood of what is served and never logs in is told up to a limit and counted beyond it; logins are always told.
+#[test]
+fn a_flood_of_strangers_is_counted_and_not_listed() {
+    let yard = Yard::new().user("alice").start();
+    let left_out = |event: &Value| event["message"].as_str().unwrap().contains("lines about connections");
+    let mut made = 0;
+    while !yard.audit().of("SK6001W").iter().any(left_out) {
+        for _ in 0..100 {
+            // Exempt, so that nothing but the audit's own limit holds.
+            let mut stream = reach(&yard, loopback(1));
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+            rest(stream);
+        }
+        made += 100;
+        assert!(made < 20_000, "all were listed");
+    }
+    let listed = yard.audit().of("SK1001I").len() + yard.audit().of("SK1002W").len();
+    assert!(listed < 2 * made, "{listed} lines about {made} connections");
+    assert_eq!(yard.ssh("alice").run("echo in").ok(), "in");
+    assert_eq!(yard.audit().of("SK1003I").len(), 1);
+}
+
 /// "200 half-open connections while another logs in"
 #[test]
 fn two_hundred_half_open_connections_keep_nobody_out() {
