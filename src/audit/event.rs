@@ -299,6 +299,28 @@ events! {
         #[n(0)]
         reason: String,
     },
+    /// A source is refused for a while, at least for so long: its connections logged nobody in.
+    #[n(30)]
+    #[code(SK1005W, SshActivity, 5)]
+    SourcePenalised {
+        /// An address, or the network that counts as one source.
+        #[n(0)]
+        source: String,
+        #[n(1)]
+        why: String,
+        #[n(2)]
+        seconds: u64,
+    },
+    /// A source that was refused for a while is refused no longer.
+    #[n(31)]
+    #[code(SK1006I, SshActivity, 99)]
+    PenaltyEnded {
+        #[n(0)]
+        source: String,
+        /// Connections that were refused meanwhile.
+        #[n(1)]
+        refused: u64,
+    },
     /// A jail was let through the egress door.
     #[n(40)]
     #[code(SK5101I, NetworkActivity, 1)]

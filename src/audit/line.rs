@@ -3,7 +3,7 @@
 mod egress;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter};
@@ -113,6 +113,7 @@ impl Told {
     fn from(self, from: &str) -> Self {
         match from.parse::<SocketAddr>() {
             Ok(from) => self.attribute("src_endpoint", json!({ "ip": from.ip().to_string(), "port": from.port() })),
+            Err(_) if from.parse::<IpAddr>().is_ok() => self.attribute("src_endpoint", json!({ "ip": from })),
             Err(_) => self.attribute("src_endpoint", json!({ "name": cut(from) })),
         }
     }
@@ -137,7 +138,10 @@ impl Told {
 
 fn tell(event: &Event) -> Told {
     match event {
-        Event::Connected { .. } | Event::ConnectionRefused { .. } => tell_connection(event),
+        Event::Connected { .. }
+        | Event::ConnectionRefused { .. }
+        | Event::SourcePenalised { .. }
+        | Event::PenaltyEnded { .. } => tell_connection(event),
         Event::LoginAccepted { .. } | Event::LoginRefused { .. } => tell_login(event),
         Event::CredentialIssued { .. } | Event::CredentialRefused { .. } | Event::DoorRefused { .. } => {
             tell_door(event)
@@ -159,6 +163,18 @@ fn tell_connection(event: &Event) -> Told {
             Told::new(format!("a connection was refused: {why}")).failed().from(from).and("why", why.as_str())
         }
         Event::Connected { from } => Told::new("a client connected").from(from),
+        Event::SourcePenalised { source, why, seconds } => {
+            Told::new(format!("{source} is refused for {seconds} seconds or longer: {why}"))
+                .failed()
+                .from(source)
+                .and("why", why.as_str())
+                .and("seconds", *seconds)
+        }
+        Event::PenaltyEnded { source, refused } => {
+            Told::new(format!("{source} is no longer refused; {refused} connections were turned away"))
+                .from(source)
+                .and("refused", *refused)
+        }
         _ => Told::new(event.code().name),
     }
 }

@@ -9,11 +9,10 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
+use super::admission::{MaxStartups, Netblock, Penalties, netblock, network, penalties, startups};
 use super::read::{Field, Reading};
 use super::report::Mistake;
-use super::types::{
-    Access, Algorithms, Audit, Config, Durability, Input, Listen, MaxStartups, Recording, Ssh, State, Users,
-};
+use super::types::{Access, Algorithms, Audit, Config, Durability, Input, Listen, Recording, Ssh, State, Users};
 use super::value::{Parsed, Value, choice, duration, list, map, path, read, size, text, whole, wrong};
 use super::{aws, egress, jail};
 use crate::identity::{Pattern, Principal};
@@ -110,6 +109,9 @@ fn ssh(r: &mut Reading<'_>, state: Option<&State>) -> Option<Ssh> {
     let login_grace = s.or("login_grace", 30 * SECOND, duration(SECOND..=HOUR));
     let max_startups = s.or("max_startups", MaxStartups { start: 10, rate: 30, full: 100 }, startups);
     let max_startups_per_source = s.or("max_startups_per_source", 4, whole(1..=100_000));
+    let source_netblock = s.or("source_netblock", Netblock::default(), netblock);
+    let exempt = s.or("exempt", Vec::new(), list(network));
+    let penalties = s.or("penalties", Some(Penalties::default()), penalties);
     let max_auth_tries = s.or("max_auth_tries", 6, whole(1..=100));
     let max_sessions = s.or("max_sessions", 10, whole(1..=1000));
     let keepalive = s.or("keepalive", 30 * SECOND, duration(Duration::ZERO..=HOUR));
@@ -130,6 +132,9 @@ fn ssh(r: &mut Reading<'_>, state: Option<&State>) -> Option<Ssh> {
         login_grace: login_grace.value?,
         max_startups: max_startups.value?,
         max_startups_per_source: max_startups_per_source.value?,
+        source_netblock: source_netblock.value?,
+        exempt: exempt.value?,
+        penalties: penalties.value?,
         max_auth_tries: max_auth_tries.value?,
         max_sessions: max_sessions.value?,
         keepalive: keepalive.value?,
@@ -137,18 +142,6 @@ fn ssh(r: &mut Reading<'_>, state: Option<&State>) -> Option<Ssh> {
         banner: banner.value?,
         linger: linger.value?,
     })
-}
-
-fn startups(value: &Value<'_>) -> Parsed<MaxStartups> {
-    let found = text(value)?;
-    let numbers: Option<Vec<u32>> = found.split(':').map(|n| n.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some(&[start, rate, full]) if start <= full && full > 0 && rate <= 100 => Ok(MaxStartups { start, rate, full }),
-        _ => {
-            let hint = "write start:rate:full, the rate in percent, start not above full: \"10:30:100\"";
-            wrong(value, format!("'{found}' is not a MaxStartups"), hint)
-        }
-    }
 }
 
 fn variable(value: &Value<'_>) -> Parsed<Pattern> {

@@ -5,6 +5,7 @@
 //! it is secret. Everything here is pure but `load` and `keyfile`, which are handed paths or descriptors.
 
 mod accounts;
+mod admission;
 mod aws;
 mod check;
 mod egress;
@@ -17,14 +18,15 @@ mod report;
 mod types;
 mod value;
 
+pub use admission::{MaxStartups, Netblock, Network, Overflow, Penalties};
 pub use check::{Host, check};
 pub use egress::{Allow, Egress, EgressLimits, EgressRule, Preset};
 pub use load::load;
 pub use report::{Mistake, Report};
 
 pub use types::{
-    Access, Account, Algorithms, Audit, Aws, Config, Durability, Home, Input, Jail, Listen, MaxStartups, NotARole,
-    Recording, RoleTemplate, Roles, Ssh, State, Users,
+    Access, Account, Algorithms, Audit, Aws, Config, Durability, Home, Input, Jail, Listen, NotARole, Recording,
+    RoleTemplate, Roles, Ssh, State, Users,
 };
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ fn kinds_and_bounds() {
     says("[jail]\nmemory = '1MiB'\n", "`memory`: the size is out of bounds | write one from 16MiB to 16384GiB");
     says(
         "jail = 3\n",
-        "there is no setting `jail` in [ssh] | [ssh] knows host_keys, algorithms, login_grace, max_startups, max_startups_per_source, max_auth_tries, max_sessions, keepalive, env, banner, linger",
+        "there is no setting `jail` in [ssh] | [ssh] knows host_keys, algorithms, login_grace, max_startups, max_startups_per_source, source_netblock, exempt, penalties, max_auth_tries, max_sessions, keepalive, env, banner, linger",
     );
 }
 
@@ -183,6 +183,49 @@ fn max_startups_is_sshds() {
         assert_eq!(
             said(&format!("{LEAST}max_startups = '{bad}'\n")),
             [format!("`max_startups`: '{bad}' is not a MaxStartups | {hint}")]
+        );
+    }
+}
+
+#[test]
+fn penalties_are_a_table_or_off() {
+    let with = |lines: &str| format!("{LEAST}{lines}");
+    assert_eq!(good(&with("penalties = false\n")).ssh.penalties, None);
+    assert_eq!(good(&with("penalties = true\n")).ssh.penalties, Some(Penalties::default()));
+    let some = good(&with("penalties = { noauth = '0s', overflow = 'deny-all' }\n")).ssh.penalties.unwrap();
+    assert_eq!((some.noauth, some.overflow), (Duration::ZERO, Overflow::DenyAll));
+    says(
+        "[ssh.penalties]\nautfail = '5s'\n",
+        "`penalties`: there is no setting `autfail` in [ssh.penalties] | did you mean `authfail`?",
+    );
+    says(
+        "[ssh.penalties]\nmin = '10m'\n",
+        "`penalties`: `min` is not below `max` | a source is refused once `min` has come together, and never for longer than `max`",
+    );
+    says(
+        "penalties = 'off'\n",
+        "`penalties`: expected a table, true or false, found text | write [ssh.penalties] on a line of its own, or penalties = false for none",
+    );
+}
+
+#[test]
+fn sources_are_networks_and_bits() {
+    let ssh = good(&format!("{LEAST}exempt = ['10.0.0.0/8', '::ffff:192.0.2.7']\nsource_netblock = '24:48'\n")).ssh;
+    let exempt: Vec<String> = ssh.exempt.into_iter().map(String::from).collect();
+    assert_eq!(exempt, ["10.0.0.0/8", "192.0.2.7/32"]);
+    assert_eq!(ssh.source_netblock, Netblock { v4: 24, v6: 48 });
+    let hint = "write an address or a network: \"192.0.2.7\", \"10.0.0.0/8\"";
+    for (bad, why) in [
+        ("10.0.0.1/8", "its address is not the first of its network, 10.0.0.0/8"),
+        ("office", "not an address or a network"),
+    ] {
+        says(&format!("exempt = ['{bad}']\n"), &format!("`exempt`: '{bad}': {why} | {hint}"));
+    }
+    let hint = "write how many leading bits of an address make a source, of IPv4 and of IPv6: \"32:64\"";
+    for bad in ["32", "33:64", "0:0", "32:129", "a:b"] {
+        says(
+            &format!("source_netblock = '{bad}'\n"),
+            &format!("`source_netblock`: '{bad}' is not a netblock | {hint}"),
         );
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::admission::{MaxStartups, Netblock, Network, Penalties};
 use super::egress::Egress;
 use crate::identity::{Pattern, Principal};
 
@@ -45,6 +46,11 @@ pub struct Ssh {
     pub max_startups: MaxStartups,
     /// Of the connections that have not logged in yet, how many one source may hold.
     pub max_startups_per_source: u32,
+    pub source_netblock: Netblock,
+    /// Sources that have no share and no penalties.
+    pub exempt: Vec<Network>,
+    /// `None`: nobody is penalised.
+    pub penalties: Option<Penalties>,
     pub max_auth_tries: u32,
     /// Session channels on one connection.
     pub max_sessions: u32,
@@ -64,15 +70,6 @@ pub enum Algorithms {
     Modern,
     /// Post-quantum key exchange only.
     Pq,
-}
-
-/// `start:rate:full`, as in sshd_config(5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MaxStartups {
-    pub start: u32,
-    /// Percent.
-    pub rate: u32,
-    pub full: u32,
 }
 
 /// Where users' keys and static groups come from.

@@ -1,8 +1,8 @@
 mod handler;
+mod progress;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use russh::keys::PublicKey;
@@ -11,6 +11,7 @@ use russh::{ChannelId, ChannelOpenFailure};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+pub use self::progress::Progress;
 use super::Gate;
 use super::channel::line;
 use super::input::{Input, Pace};
@@ -38,6 +39,29 @@ pub enum ConnectionError {
     Unruly,
 }
 
+impl ConnectionError {
+    /// Whether no client of SSH sends what was sent. One that hangs up, or has no algorithm of ours, is a client.
+    pub fn is_no_ssh(&self) -> bool {
+        use russh::Error as E;
+        let Self::Ssh(error) = self else { return false };
+        !matches!(
+            error,
+            E::IO(_)
+                | E::Disconnect
+                | E::HUP
+                | E::NoCommonAlgo { .. }
+                | E::UnknownAlgo
+                | E::ConnectionTimeout
+                | E::KeepaliveTimeout
+                | E::InactivityTimeout
+                | E::Elapsed(_)
+                | E::SendError
+                | E::RecvError
+                | E::Join(_)
+        )
+    }
+}
+
 /// One client, as russh calls it. Nothing here may wait for a channel's stream or write into russh's own queue: russh
 /// reads that queue in the loop that waits for this.
 pub struct Client {
@@ -47,8 +71,7 @@ pub struct Client {
     cord: Cord,
     /// Until the login.
     waiting: Option<(Ticket, oneshot::Sender<()>)>,
-    /// The term of the warden that knows of this connection; 0 if none does.
-    known: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     term: Term,
     user: String,
     session: Arc<OnceLock<SessionId>>,
@@ -83,7 +106,7 @@ impl Client {
         from: SocketAddr,
         cord: Cord,
         waiting: (Ticket, oneshot::Sender<()>),
-        known: Arc<AtomicU64>,
+        progress: Arc<Progress>,
     ) -> Self {
         Self {
             gate,
@@ -91,7 +114,7 @@ impl Client {
             from: from.to_string(),
             cord,
             waiting: Some(waiting),
-            known,
+            progress,
             term: 0,
             user: String::new(),
             session: Arc::default(),
@@ -104,6 +127,7 @@ impl Client {
     }
 
     async fn ask(&mut self, question: Question, user: &str, key: &PublicKey) -> Result<bool, ConnectionError> {
+        self.progress.tries();
         let Ok(wire) = key.to_bytes() else { return Ok(false) };
         // Before anything is proved a client may send 256 KiB of key: more than a message to the warden holds.
         if wire.len() > request::LONGEST_KEY {
@@ -113,14 +137,19 @@ impl Client {
         let claim = Claim { user: request::user(user), key: wire, from, client };
         match self.gate.warden.ask(question, self.number, claim).await {
             Ok((yes, term)) => {
-                self.known.store(term, Ordering::Relaxed);
+                self.progress.answered(term, yes && question == Question::Offered);
                 // What was offered to a warden that is gone was not offered to this one.
                 let same = question == Question::Offered || self.term == term;
                 self.term = term;
                 Ok(yes && same)
             }
-            Err(Unanswered::Away) => Ok(false),
-            Err(Unanswered::Late) => Err(ConnectionError::Unanswered),
+            Err(unanswered) => {
+                self.progress.excuse();
+                match unanswered {
+                    Unanswered::Away => Ok(false),
+                    Unanswered::Late => Err(ConnectionError::Unanswered),
+                }
+            }
         }
     }
 

@@ -1,73 +1,98 @@
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Handle, RunningSession, run_stream};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Gate;
-use super::client::Client;
-use super::lobby::Ticket;
+use super::client::{Client, ConnectionError, Progress};
+use super::lobby::{Displaced, Ticket};
+use super::penalties::Offence;
 use super::wire::{Cord, Wire};
-use crate::audit::Event;
 use crate::privsep::message::Connection;
 
 /// How long a client may take to leave after it was told to.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Serves one client until it leaves or is sent away.
-pub async fn serve(gate: Arc<Gate>, socket: TcpStream, from: SocketAddr, number: Connection, ticket: Ticket) {
+pub async fn serve(
+    gate: Arc<Gate>,
+    socket: TcpStream,
+    from: SocketAddr,
+    number: Connection,
+    (ticket, displaced): (Ticket, Displaced),
+) {
     let deadline = Instant::now() + gate.settings.login_grace;
     let Ok((wire, cord)) = Wire::new(socket, gate.settings.stall()) else { return };
     let (ends, ended) = mpsc::channel(1);
     gate.warden.connected(number, ends);
     let (login, logged_in) = oneshot::channel();
-    let known = Arc::new(AtomicU64::new(0));
-    let client = Client::new(gate.clone(), number, from, cord.clone(), (ticket, login), known.clone());
-    let why = match timeout_at(deadline, run_stream(gate.ssh.clone(), wire, client)).await {
-        Ok(Ok(session)) => attend(session, &cord, deadline, logged_in, ended).await,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("the client sent no SSH identification in time".into()),
+    let progress = Arc::<Progress>::default();
+    let client = Client::new(gate.clone(), number, from, cord.clone(), (ticket, login), progress.clone());
+    let mut patience = pin!(patience(deadline, displaced));
+    let begun = tokio::select! {
+        begun = run_stream(gate.ssh.clone(), wire, client) => Ok(begun),
+        why = &mut patience => Err(why),
     };
-    if let Some(why) = why {
-        gate.witness.tell(Event::ConnectionRefused { from: from.to_string(), why });
+    let end = match begun {
+        Ok(Ok(session)) => attend(session, &cord, patience, logged_in, ended).await,
+        Ok(Err(error)) => End::Failed(error),
+        Err(why) => End::Cut(why),
+    };
+    if !progress.is_in() {
+        close_book(&gate, from, &progress, &end);
     }
-    let known = known.load(Ordering::Relaxed);
-    gate.warden.gone((known > 0).then_some(known), number).await;
+    gate.warden.gone(progress.term(), number).await;
 }
 
-/// Returns why a client that never logged in was not served; one that logged in has its own events.
+/// How a connection ended.
+enum End {
+    Left,
+    Failed(ConnectionError),
+    /// We had waited for a login for long enough.
+    Cut(&'static str),
+}
+
+/// Returns why nobody waits for a login any longer.
+async fn patience(deadline: Instant, displaced: Displaced) -> &'static str {
+    tokio::select! {
+        // An error is a place given back.
+        Ok(()) = displaced => "the client had not logged in when another source needed its place",
+        () = sleep_until(deadline) => "the client did not log in in time",
+    }
+}
+
 async fn attend(
     mut session: RunningSession<Client>,
     cord: &Cord,
-    deadline: Instant,
+    mut patience: Pin<&mut impl Future<Output = &'static str>>,
     mut logged_in: oneshot::Receiver<()>,
     mut ended: mpsc::Receiver<String>,
-) -> Option<String> {
+) -> End {
     let handle = session.handle();
     let mut waiting = true;
-    let mut late = false;
+    let mut cut = None;
     loop {
         tokio::select! {
             result = &mut session => {
-                return match result {
-                    _ if late => Some("the client did not log in in time".into()),
-                    Err(error) if waiting => Some(error.to_string()),
-                    Err(error) => {
+                return match (cut, result) {
+                    (Some(why), _) => End::Cut(why),
+                    (None, Ok(())) => End::Left,
+                    (None, Err(error)) => {
                         tracing::debug!(%error, "a connection ended");
-                        None
+                        End::Failed(error)
                     }
-                    Ok(()) => None,
                 };
             }
             // An error is a client that is gone: the session ends at once.
             _ = &mut logged_in, if waiting => waiting = false,
-            () = sleep_until(deadline), if waiting => {
-                (waiting, late) = (false, true);
+            why = &mut patience, if waiting => {
+                (waiting, cut) = (false, Some(why));
                 cord.cut();
             }
             Some(sentence) = ended.recv() => {
@@ -75,6 +100,26 @@ async fn attend(
             }
         }
     }
+}
+
+/// What a connection that logged nobody in leaves behind: a line, if nobody else writes it, and a fine for its source.
+fn close_book(gate: &Gate, from: SocketAddr, progress: &Progress, end: &End) {
+    match end {
+        End::Cut(why) => gate.admission.refused(from, (*why).to_owned()),
+        End::Failed(error) => gate.admission.refused(from, error.to_string()),
+        End::Left if progress.is_unproved() => {
+            gate.admission.refused(from, "a key that would do was offered and never proved".into());
+        }
+        End::Left => {}
+    }
+    let offence = match end {
+        _ if progress.is_excused() => return,
+        End::Cut(_) => Offence::GraceExceeded,
+        _ if progress.has_tried() => Offence::AuthFail,
+        End::Failed(error) if error.is_no_ssh() => Offence::Protocol,
+        _ => Offence::NoAuth,
+    };
+    gate.admission.penalise(from, offence);
 }
 
 /// Tells a client to go, and lets go of it whether or not it does: russh waits for it without a limit.

@@ -4,14 +4,18 @@
 //! It decides nothing: the warden permits, the keeper records. It never opens a file, executes, connects or resolves a
 //! name; what it needs arrives as descriptors. No keeper, no new connection; no warden, no login.
 
+mod admission;
 mod channel;
 mod client;
 mod connection;
 mod input;
 mod keeper;
 mod lobby;
+mod meter;
+mod penalties;
 mod request;
 mod settings;
+mod source;
 mod streams;
 mod warden;
 mod wire;
@@ -31,12 +35,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::admission::{Admission, Refusal};
 use self::keeper::Witness;
-use self::lobby::Lobby;
 pub use self::settings::{Algorithms, MaxStartups, Rekey, Settings};
 use self::streams::Streams;
 use self::warden::Warden;
-use crate::audit::Event;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{FromJailer, JailerToGate, Silence};
 use crate::privsep::{Accusation, Role};
@@ -72,7 +75,7 @@ pub enum GateError {
 struct Gate {
     settings: Settings,
     ssh: Arc<russh::server::Config>,
-    lobby: Arc<Lobby>,
+    admission: Admission,
     witness: Arc<Witness>,
     warden: Arc<Warden>,
     streams: Arc<Streams>,
@@ -93,7 +96,7 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
     let streams = Arc::<Streams>::default();
     let (warden, warden_links) = Warden::start(streams.clone(), end.clone());
     let gate = Arc::new(Gate {
-        lobby: Lobby::new(settings.max_startups, settings.per_source),
+        admission: Admission::new(&settings, witness.clone()),
         settings,
         ssh,
         witness,
@@ -115,7 +118,11 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
         let received = tokio::select! {
             received = control.recv() => received,
             Some(end) = ends.recv() => return Err(end),
-            _ = sweep.tick() => { gate.streams.sweep(); continue }
+            _ = sweep.tick() => {
+                gate.streams.sweep();
+                gate.admission.sweep();
+                continue;
+            }
         };
         let (message, descriptors) = received.map_err(GateError::Jailer)?;
         let mut descriptors = descriptors.into_iter();
@@ -173,19 +180,24 @@ async fn accept(gate: Arc<Gate>, listener: TcpListener) {
 
 /// Everything that can refuse a connection before it costs any SSH work.
 fn admit(gate: &Arc<Gate>, socket: TcpStream, from: SocketAddr) {
-    let refuse = |why: &str| {
-        gate.witness.tell(Event::ConnectionRefused { from: from.to_string(), why: why.into() });
-    };
     if !gate.witness.present() {
-        return refuse("the keeper is away");
+        return gate.admission.refused(from, "the keeper is away".into());
     }
-    let ticket = match gate.lobby.enter(from.ip(), lobby::dice()) {
-        Ok(ticket) => ticket,
-        Err(full) => return refuse(&full.to_string()),
+    let place = match gate.admission.enter(from) {
+        Ok(place) => place,
+        Err(refusal) => {
+            // Nobody waits for a client that does not take it.
+            let _ = socket.try_write(refusal.words());
+            // Those of the penalised are counted and told at the end.
+            if refusal != Refusal::Penalised {
+                gate.admission.refused(from, refusal.to_string());
+            }
+            return;
+        }
     };
-    if !gate.witness.tell(Event::Connected { from: from.to_string() }) {
+    if !gate.admission.connected(from) {
         return;
     }
     let number = gate.connections.fetch_add(1, Ordering::Relaxed);
-    tokio::spawn(connection::serve(gate.clone(), socket, from, number, ticket));
+    tokio::spawn(connection::serve(gate.clone(), socket, from, number, place));
 }

@@ -5,7 +5,10 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
+use ipnet::IpNet;
+
 use super::input;
+use crate::config::{Netblock, Penalties};
 use crate::identity::Pattern;
 
 /// Which algorithms are offered.
@@ -21,7 +24,7 @@ pub enum Algorithms {
 /// OpenSSH's `MaxStartups start:rate:full`, for connections that have not yet logged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxStartups {
-    /// From this many on, `rate` percent of new connections are refused…
+    /// From this many on, `rate` percent of a waiting source's further connections are refused…
     pub start: usize,
     pub rate: u32,
     /// …rising to all of them at this many.
@@ -42,8 +45,13 @@ pub struct Settings {
     pub algorithms: Algorithms,
     pub login_grace: Duration,
     pub max_startups: MaxStartups,
-    /// Connections from one address (IPv6: one /64) that have not yet logged in.
+    /// Connections from one source that have not yet logged in.
     pub per_source: usize,
+    /// What one source is.
+    pub netblock: Netblock,
+    /// Sources without a share and without penalties.
+    pub exempt: Vec<IpNet>,
+    pub penalties: Option<Penalties>,
     pub max_auth_tries: usize,
     /// Session channels at a time on one connection.
     pub max_sessions: usize,
@@ -61,6 +69,9 @@ impl Default for Settings {
             login_grace: Duration::from_secs(30),
             max_startups: MaxStartups { start: 10, rate: 30, full: 100 },
             per_source: 4,
+            netblock: Netblock::default(),
+            exempt: Vec::new(),
+            penalties: Some(Penalties::default()),
             max_auth_tries: 6,
             max_sessions: 10,
             keepalive: Duration::from_secs(30),

@@ -1,8 +1,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::audit::Event;
 use crate::config::{EgressLimits, EgressRule};
@@ -131,6 +133,8 @@ impl Jail {
 pub struct Pushed {
     /// The newest credentials; good until they expire, whatever was said after them.
     pub grant: Option<Arc<Grant>>,
+    /// When these end by a clock that nobody sets.
+    lapse: Option<Instant>,
     /// The newest attempt, where it failed.
     pub refusal: Option<Arc<Refusal>>,
     /// What may be reached outside; nothing before the warden has said so.
@@ -145,7 +149,10 @@ pub struct Allowance {
 }
 
 impl Pushed {
-    pub fn issued(&mut self, grant: Box<Grant>) {
+    /// `now`: seconds since the epoch, as everywhere here.
+    pub fn issued(&mut self, grant: Box<Grant>, now: i64) {
+        let left = u64::try_from(grant.credentials.expires.saturating_sub(now)).unwrap_or(0);
+        self.lapse = Instant::now().checked_add(Duration::from_secs(left));
         self.grant = Some(Arc::from(grant));
         self.refusal = None;
     }
@@ -157,12 +164,23 @@ impl Pushed {
     /// How the session stands with AWS for an asker who needs credentials with `least` seconds to go.
     pub fn standing(&self, now: i64, least: i64) -> Standing<'_> {
         match (&self.grant, &self.refusal) {
-            (Some(grant), _) if grant.credentials.expires.saturating_sub(now) >= least => Standing::Good(grant),
+            (Some(grant), _) if self.left(grant, now) >= least => Standing::Good(grant),
             (_, Some(refusal)) if refusal.code == "NoIdentity" => Standing::NoIdentity(refusal),
             (_, Some(refusal)) => Standing::Refused(refusal),
             (Some(_), None) => Standing::Lapsed,
             (None, None) => Standing::Unheard,
         }
+    }
+}
+
+impl Pushed {
+    /// The seconds that credentials live. A clock that was set back makes none live longer: the smaller of both counts.
+    fn left(&self, grant: &Grant, now: i64) -> i64 {
+        let left = grant.credentials.expires.saturating_sub(now);
+        let steady = self.lapse.map(|lapse| lapse.saturating_duration_since(Instant::now()));
+        // A second that has begun counts, as it does by the other clock.
+        let whole = |steady: Duration| i64::try_from(steady.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
+        steady.map_or(left, |steady| left.min(whole(steady)))
     }
 }
 

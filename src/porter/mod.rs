@@ -203,7 +203,9 @@ impl Porter {
 
     fn pushed(&mut self, pushed: Result<WardenToPorter, LinkError>) -> Result<(), PorterError> {
         match pushed {
-            Ok(WardenToPorter::Issued { session, grant }) => self.keep(session, |known| known.issued(grant)),
+            Ok(WardenToPorter::Issued { session, grant }) => {
+                self.keep(session, |known| known.issued(grant, door::now()));
+            }
             Ok(WardenToPorter::Refused { session, refusal }) => self.keep(session, |known| known.refused(refusal)),
             Ok(WardenToPorter::Egress { session, rules, limits }) => {
                 self.keep(session, |known| known.egress = Some(Arc::new(Allowance { rules, limits })));

@@ -172,7 +172,8 @@ impl<S: Sts> Keep<S> {
     }
 
     async fn issued(&mut self, grant: Grant) -> Result<Duration, Closed> {
-        let pause = renewal(remaining(grant.credentials.expires));
+        // They live no longer than was asked for, whatever this machine's clock says.
+        let pause = renewal(remaining(grant.credentials.expires).min(self.request.duration));
         self.audit(Event::CredentialIssued {
             session: self.request.session,
             user: self.request.principal.to_string(),

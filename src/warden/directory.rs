@@ -36,6 +36,8 @@ pub struct Keys {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub keys: Vec<Keys>,
+    /// Why keys are missing that were meant to be there.
+    pub refused: Vec<String>,
     pub groups: BTreeSet<String>,
     /// IAM does not answer, and this is what it said up to `stale` ago.
     pub stale: bool,
@@ -84,8 +86,10 @@ impl<P: People> Directory<P> {
     pub async fn look_up(&self, principal: &Principal) -> Result<Record, Unknown> {
         let mut record =
             Record { groups: self.groups.get(principal).cloned().unwrap_or_default(), ..Record::default() };
-        if let Some(text) = self.files.as_ref().and_then(|files| files.keys(principal)) {
-            record.keys.push(Keys { origin: Origin::File, text });
+        match self.files.as_ref().map(|files| files.keys(principal)) {
+            Some(Ok(Some(text))) => record.keys.push(Keys { origin: Origin::File, text }),
+            Some(Err(reason)) => record.refused.push(reason),
+            Some(Ok(None)) | None => {}
         }
         if let Some((cache, wanted)) = &self.iam {
             match cache.look_up(principal).await {

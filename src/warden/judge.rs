@@ -68,7 +68,7 @@ fn evidence(record: &Record, user: &Principal, blob: &[u8], from: IpAddr) -> Evi
 
 /// The user's keys, and why lines were not used.
 fn keys(record: &Record, user: &Principal) -> (Vec<AuthorizedKey>, Vec<String>) {
-    let (mut keys, mut reasons) = (Vec::new(), Vec::new());
+    let (mut keys, mut reasons) = (Vec::new(), record.refused.clone());
     for source in &record.keys {
         let parsed = authorized_keys::parse(source.text.as_bytes());
         for refused in &parsed.refused {

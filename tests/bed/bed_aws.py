@@ -16,7 +16,8 @@ Not enforced: identity policies, session policies, any other Resource.
 
 Controls for tests, on the same port:
   GET  /bed/trail                     the last requests, one JSON line each
-  POST /bed/sts  {"mode": "throttle"} likewise /bed/iam: ok, throttle, refuse, expired, down, slow, nonsense, redirect;
+  POST /bed/sts  {"mode": "throttle"} likewise /bed/iam: ok, throttle, refuse, expired, down, slow, hang, nonsense,
+                                      redirect, html (a page, 200), empty (200), cut (half an answer, then nothing more);
                                       "seconds": how slow; "lifetime": what AssumeRole's keys really live
   POST /bed/expire {"key": "ASIA…"}   the key's life ends now
 """
@@ -339,12 +340,19 @@ class Front:
             raise Refused(403, "AccessDenied", "refused by the bed")
         if mode == "expired":
             raise Refused(403, "ExpiredToken", "The security token included in the request is expired")
-        if mode == "slow":
+        if mode in ("slow", "hang"):
             time.sleep(float(mood.get("seconds", 30)))
         if mode == "down":
             return send(answer, "503 Service Unavailable", [("Content-Type", "text/html")], b"<html>down</html>")
         if mode == "nonsense":
             return send(answer, "200 OK", [("Content-Type", "text/xml")], b"<AssumeRoleResponse><")
+        if mode == "html":
+            return send(answer, "200 OK", [("Content-Type", "text/html")], b"<html><body>Sign in to the Wi-Fi</body></html>")
+        if mode == "empty":
+            return send(answer, "200 OK", [("Content-Type", "text/xml")], b"")
+        if mode == "cut":
+            answer("200 OK", [("Content-Type", "text/xml"), ("Content-Length", "5000"), ("Connection", "close")])
+            return [b"<AssumeRoleResponse><AssumeRoleResult><Credentials>"]
         if mode == "redirect":
             return send(answer, "307 Temporary Redirect", [("Location", f"http://{environ['HTTP_HOST']}/bed/trap")], b"")
         return None

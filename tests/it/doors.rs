@@ -285,7 +285,7 @@ fn keys_and_groups_come_from_iam() {
 }
 
 /// The codes of both addresses, as one jail gets them in one moment: instance, container.
-const BOTH: &str = "T=$(curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token); \
+pub const BOTH: &str = "T=$(curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token); \
                     printf '%s %s\\n' \
                     $(curl -sS -o /tmp/i -w '%{http_code}' -H \"X-aws-ec2-metadata-token: $T\" \
                     http://169.254.169.254/latest/meta-data/iam/security-credentials/alice) \

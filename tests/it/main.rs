@@ -3,6 +3,7 @@
 //! A comment at a test says which line of the first issues it proves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admission;
 mod aws;
 mod clients;
 mod configuration;
@@ -23,5 +24,6 @@ mod rooms;
 mod sdks;
 mod shell;
 mod storm;
+mod trouble;
 mod verbs;
 mod yard;

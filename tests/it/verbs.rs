@@ -188,7 +188,7 @@ fn two_bastions_stand_side_by_side() {
 /// Many at the same time: each gets a jail, each recording is whole.
 #[test]
 fn eight_sessions_at_once() {
-    let yard = Yard::new().user("alice").user("bob").config("ssh.max_startups_per_source = 20").start();
+    let yard = Yard::new().user("alice").user("bob").start();
     let begun: Vec<_> = (0..8)
         .map(|number| {
             let user = if number % 2 == 0 { "alice" } else { "bob" };

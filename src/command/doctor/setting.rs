@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Check;
 use super::host::number;
-use crate::config::{Config, Recording, keyfile};
+use crate::config::{Config, Recording, Ssh, keyfile};
 use crate::identity::Principal;
 use crate::image;
 
@@ -18,13 +18,15 @@ use crate::image;
 const DESCRIPTORS: u64 = 16;
 /// A session has one terminal, seldom two.
 const TERMINALS: u64 = 2;
+/// The widest private network is a /8.
+const WIDE: u8 = 8;
 /// What the host needs for itself.
 const HOST_TERMINALS: u64 = 64;
 
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![roles(config), uids(config)];
     checks.extend(limits(config));
-    checks.extend([space(&config.recording), own_filesystem(config)]);
+    checks.extend([space(&config.recording), own_filesystem(config), strangers(&config.ssh)]);
     checks.extend(config.ssh.host_keys.iter().map(|path| host_key(path)));
     checks.extend([keys(&config.users.authorized_keys), image(config)]);
     checks
@@ -34,6 +36,26 @@ fn roles(config: &Config) -> Check {
     let r = &config.roles;
     let uids = [r.gate, r.warden, r.porter, r.keeper, r.tally].map(|account| account.uid.to_string());
     Check::ok("roles", format!("uids {}", uids.join(", ")))
+}
+
+/// What an admin has loosened for those who have not logged in.
+fn strangers(ssh: &Ssh) -> Check {
+    const NAME: &str = "admission";
+    let wide: Vec<String> =
+        ssh.exempt.iter().filter(|net| net.0.prefix_len() < WIDE).map(|net| String::from(*net)).collect();
+    match ssh.penalties {
+        None => Check::warn(
+            NAME,
+            "nobody is penalised, so keys can be tried without end; take `penalties = false` out of [ssh], and name \
+             health checks and offices in `exempt`",
+        ),
+        Some(_) if !wide.is_empty() => {
+            let wide = wide.join(", ");
+            Check::warn(NAME, format!("{wide} in `exempt` is wide; name the networks that are yours"))
+        }
+        Some(_) if ssh.exempt.is_empty() => Check::ok(NAME, "every source has a share and penalties"),
+        Some(_) => Check::ok(NAME, format!("{} networks have no share and no penalties", ssh.exempt.len())),
+    }
 }
 
 /// `config` has compared them with /etc/passwd, /etc/subuid and systemd's; what runs is another matter.

@@ -32,8 +32,14 @@ impl Handler for Client {
         Ok(self.gate.settings.banner.clone())
     }
 
+    async fn auth_password(&mut self, _user: &str, _password: &str) -> Result<Auth, Self::Error> {
+        self.progress.tries();
+        Ok(Auth::reject())
+    }
+
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         if broken(offer.algorithm) {
+            self.progress.tries();
             return Ok(Auth::reject());
         }
         let acceptable = self.ask(Question::Offered, user, offer.public_key).await?;
@@ -49,6 +55,7 @@ impl Handler for Client {
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Self::Error> {
+        self.progress.enters();
         if let Some((_ticket, login)) = self.waiting.take() {
             let _ = login.send(());
         }

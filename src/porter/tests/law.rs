@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode, Uri, Version};
@@ -6,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::Settings;
 use super::super::answer::{Answer, Ask, Kind, Reply, answer};
-use super::super::jail::{Jail, Pushed};
+use super::super::jail::{Jail, Pushed, Standing};
 use super::super::notice::Notices;
 use super::{SECRET_KEY, TOKEN, alice, grant, refusal, session};
 use crate::identity::Secret;
@@ -37,12 +38,14 @@ fn jail(imds_v1: bool) -> Jail {
 
 fn issued(minutes: i64) -> Pushed {
     let mut pushed = Pushed::default();
-    pushed.issued(Box::new(grant(NOW, minutes)));
+    pushed.issued(Box::new(grant(NOW, minutes)), NOW);
     pushed
 }
 
 fn refused(code: &str, transient: bool) -> Pushed {
-    Pushed { refusal: Some(refusal(code, transient).into()), ..Pushed::default() }
+    let mut pushed = Pushed::default();
+    pushed.refused(refusal(code, transient));
+    pushed
 }
 
 /// A request with the door's own Host, unless one is among the headers (`-`: none at all).
@@ -233,6 +236,17 @@ async fn when_sts_fails_the_doors_say_so_and_say_what() {
         assert_eq!(told.content, "application/json");
         assert!(!told.refusal, "what STS says is the warden's event");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_makes_no_credentials_live_longer() {
+    let (pushed, back) = (issued(60), NOW - 12 * 3600);
+    let good = |least| matches!(pushed.standing(back, least), Standing::Good(_));
+    assert!(good(3600) && !good(3601));
+    tokio::time::advance(Duration::from_secs(3599)).await;
+    assert!(good(1) && !good(2));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!good(1));
 }
 
 #[tokio::test]

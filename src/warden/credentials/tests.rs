@@ -115,6 +115,18 @@ async fn asked_at_login_and_renewed_at_thirty_minutes_left() {
     assert_eq!(role, "arn:aws:iam::123456789012:role/bastion/alice");
 }
 
+/// A machine whose clock was set back by six hours reads seven hours off an hour's credentials.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_delays_no_renewal() {
+    let mut bench = bench(Script::answers([Ok(7 * 3600), Ok(3600)]));
+    let started = Instant::now();
+    bench.issuer.begin(SessionId::mint(), &alice());
+    bench.key().await;
+    bench.key().await;
+    let age = started.elapsed();
+    assert!(age > Duration::from_secs(1795) && age < Duration::from_secs(1805), "{age:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_issue_is_in_the_audit_before_the_porter_has_it() {
     let (to_porter, mut porter) = mpsc::channel(1);

@@ -20,12 +20,10 @@ impl Files {
         Self { directory, read: Box::new(read) }
     }
 
-    /// A file that may not be trusted is a file without keys, and the log says why.
-    pub(super) fn keys(&self, principal: &Principal) -> Option<String> {
-        (self.read)(self.directory.as_fd(), principal).unwrap_or_else(|reason| {
-            tracing::warn!(%principal, "the key file is not used: {reason}");
-            None
-        })
+    /// A file that may not be trusted is a file without keys; log and audit say why.
+    pub(super) fn keys(&self, principal: &Principal) -> Result<Option<String>, String> {
+        (self.read)(self.directory.as_fd(), principal)
+            .inspect_err(|reason| tracing::warn!(%principal, "the key file is not used: {reason}"))
     }
 }
 

@@ -99,7 +99,7 @@ impl Iam {
 impl People for Iam {
     async fn find(&self, principal: &Principal) -> Result<Record, Refusal> {
         let (keys, groups) = tokio::join!(self.keys(principal), self.groups(principal));
-        Ok(Record { keys: keys?, groups: groups?, stale: false })
+        Ok(Record { keys: keys?, groups: groups?, ..Record::default() })
     }
 }
 

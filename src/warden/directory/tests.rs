@@ -9,7 +9,7 @@ impl People for Town {
             return Err(Refusal { code: "Throttling".into(), message: "Rate exceeded".into(), transient: true });
         }
         let keys = vec![Keys { origin: Origin::Iam("APKA1".into()), text: format!("ssh-rsa {principal}") }];
-        Ok(Record { keys, groups: ["developers".to_owned()].into(), stale: false })
+        Ok(Record { keys, groups: ["developers".to_owned()].into(), ..Record::default() })
     }
 }
 

@@ -48,6 +48,11 @@ impl<'y> Ssh<'y> {
         self.arg("-o").arg(option)
     }
 
+    /// From another of the loopback's addresses: a source of its own.
+    pub fn from(self, source: &str) -> Self {
+        self.arg("-b").arg(source)
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
         self

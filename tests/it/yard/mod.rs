@@ -57,7 +57,8 @@ pub struct Yard {
 }
 
 impl Yard {
-    /// A bastion with all defaults but small jails and homes. Nobody may log in yet.
+    /// A bastion with all defaults but small jails and homes; clients from 127.0.0.1, which most tests' are, have no
+    /// share and no penalties. Nobody may log in yet.
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> Plan {
         let directory = tempfile::Builder::new().prefix("yard-").tempdir().unwrap();
@@ -69,7 +70,7 @@ impl Yard {
         std::os::unix::fs::symlink(image::images(), directory.path().join("state/images")).unwrap();
         let [gate, warden, porter, keeper, tally] = slot.role_uids();
         let text = format!(
-            "[listen]\nssh = ['127.0.0.1:{port}']\n[ssh]\nhost_keys = ['{host}']\nlinger = '1s'\n\
+            "[listen]\nssh = ['127.0.0.1:{port}']\n[ssh]\nhost_keys = ['{host}']\nlinger = '1s'\nexempt = ['127.0.0.1']\n\
              [users]\nauthorized_keys = '{keys}'\n\
              [jail]\nhome_size = '32MiB'\nscratch_size = '16MiB'\nmax_jails = {JAILS}\nuid_base = {base}\n\
              [recording]\ndirectory = '{recordings}'\nwarn_at = 97\nrefuse_at = 98\nend_at = 99\n\
