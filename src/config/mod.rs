@@ -27,5 +27,8 @@ pub use types::{
     Recording, RoleTemplate, Roles, Ssh, State, Users,
 };
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

@@ -13,3 +13,6 @@ pub mod stream;
 pub mod table;
 
 pub use role::Role;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -36,7 +36,7 @@ pub enum FromKeeper {
 }
 
 impl FromGate {
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Input(data) => put(out, b'i', data),
             Self::InputEnd => put(out, b'e', &[]),
@@ -50,7 +50,7 @@ impl FromGate {
         }
     }
 
-    fn take(packet: Bytes) -> Result<Self, LinkError> {
+    pub(super) fn take(packet: Bytes) -> Result<Self, LinkError> {
         let (kind, rest) = split(packet)?;
         Ok(match kind {
             b'i' => Self::Input(rest),
@@ -72,7 +72,7 @@ impl FromGate {
 }
 
 impl FromKeeper {
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Output(data) => put(out, b'o', data),
             Self::ErrorOutput(data) => put(out, b'E', data),
@@ -82,7 +82,7 @@ impl FromKeeper {
         }
     }
 
-    fn take(packet: Bytes) -> Result<Self, LinkError> {
+    pub(super) fn take(packet: Bytes) -> Result<Self, LinkError> {
         let (kind, rest) = split(packet)?;
         Ok(match kind {
             b'o' => Self::Output(rest),
