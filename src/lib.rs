@@ -17,6 +17,8 @@ pub mod audit;
 pub mod cli;
 pub mod command;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gate;
 pub mod identity;
 pub mod image;

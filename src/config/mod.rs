@@ -29,5 +29,8 @@ pub use types::{
     RoleTemplate, Roles, Ssh, State, Users,
 };
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

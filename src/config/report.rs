@@ -88,7 +88,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (renderer, path) = (Renderer::plain(), self.path.display().to_string());
         for mistake in &self.mistakes {
-            writeln!(f, "{}\n", renderer.render(&[self.group(&path, mistake)]))?;
+            let shown = renderer.render(&[self.group(&path, mistake)]);
+            // The renderer leaves those of U+0080 to U+009F, which a terminal obeys too.
+            writeln!(f, "{}\n", shown.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"))?;
         }
         match self.mistakes.len() {
             1 => write!(f, "{path}: 1 mistake"),

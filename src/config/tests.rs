@@ -134,6 +134,14 @@ fn a_file_that_is_not_toml_says_where() {
 }
 
 #[test]
+fn nothing_in_the_file_is_obeyed_by_a_terminal() {
+    let source = "\u{9b}2J\u{80} = 1\nb = \"\u{1b}[2J";
+    let report = Report::new(Path::new("t.toml"), source, check(source, &host()).unwrap_err());
+    let harmful = |c: char| c.is_control() && c != '\n';
+    assert!(!report.to_string().contains(harmful) && !report.line().contains(char::is_control), "{report:?}");
+}
+
+#[test]
 fn kinds_and_bounds() {
     says(
         "[recording]\nreserve = 5\n",

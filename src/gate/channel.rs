@@ -58,9 +58,25 @@ impl From<()> for Gone {
 
 impl Errand {
     /// `asked` says that the client has named its program, and whether it has a terminal.
-    pub async fn run(self, asked: oneshot::Receiver<bool>, verdict: oneshot::Receiver<Verdict>) {
+    pub async fn run(self, asked: oneshot::Receiver<bool>, mut verdict: oneshot::Receiver<Verdict>) {
+        tokio::pin!(asked);
+        let early = tokio::select! {
+            biased;
+            asked = &mut asked => Err(asked),
+            refused = &mut verdict => Ok(refused),
+        };
+        let (asked, verdict) = match early {
+            Err(asked) => (asked, verdict),
+            // There will be no program: what the client sends for it must not wait for one.
+            Ok(refused) => {
+                self.input.shut();
+                let (told, verdict) = oneshot::channel();
+                let _ = refused.map(|refused| told.send(refused));
+                (asked.await, verdict)
+            }
+        };
         // The client closed the channel or is gone: nobody is left to be told.
-        let Ok(terminal) = asked.await else { return };
+        let Ok(terminal) = asked else { return };
         let _ = self.attend(terminal, verdict).await;
         self.input.shut();
     }

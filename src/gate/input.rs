@@ -20,8 +20,8 @@ const SHUT: u32 = 2;
 /// What a channel with room gets while another of its connection has none.
 const SHARED: u32 = 512 * 1024;
 
-/// More than any client can have sent that keeps to its window.
-const MOST: usize = 32 * 1024 * 1024;
+/// More than any client can have sent that keeps to its window: russh hands over what comes beyond it all the same.
+const MOST: usize = 3 * WINDOW as usize;
 
 /// Longest pause at the beat of a channel that takes no input, in milliseconds.
 const LONGEST_PAUSE: u64 = 10;

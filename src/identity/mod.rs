@@ -15,3 +15,6 @@ pub use principal::{NotAPrincipal, Principal};
 pub use public_key::{BadKey, KeyKind, fingerprint};
 pub use secret::{Credentials, Secret};
 pub use source::{BadSource, Sources};
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -4,6 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
 
+use super::options::shorten;
+
 /// A kind of key that may prove a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyKind {
@@ -64,7 +66,7 @@ impl KeyKind {
     pub fn of_blob(blob: &[u8]) -> Result<Self, BadKey> {
         let mut wire = Wire(blob);
         let name = String::from_utf8_lossy(wire.string()?).into_owned();
-        let kind = Self::of_name(&name).ok_or(BadKey::Type(name))?;
+        let kind = Self::of_name(&name).ok_or_else(|| BadKey::Type(shorten(&name)))?;
         match kind {
             Self::Ed25519 => wire.exactly(32)?,
             Self::EcdsaP256 => wire.point(b"nistp256", 32)?,
@@ -185,6 +187,8 @@ mod tests {
         }
         assert_eq!(KeyKind::of_blob(&wire(&[b"ssh-rsa", &[1, 0, 1], &modulus(128)])), Err(BadKey::Bits(1024)));
         assert_eq!(KeyKind::of_blob(&wire(&[b"ssh-dss", &[1]])), Err(BadKey::Type("ssh-dss".into())));
+        // It is shown on terminals, and the client chose it.
+        assert_eq!(KeyKind::of_blob(&wire(&[b"\x1b[2J"])), Err(BadKey::Type("\\u{1b}[2J".into())));
         let other = wire(&[b"ecdsa-sha2-nistp256", b"nistp384", &point(32)]);
         assert_eq!(KeyKind::of_blob(&other), Err(BadKey::Damaged));
     }

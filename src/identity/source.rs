@@ -4,6 +4,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::Pattern;
+use super::options::shorten;
 
 /// The value of `from=`: addresses, networks and patterns, some of them with `!` in front.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,13 +79,13 @@ fn rule(text: &str) -> Result<Rule, BadSource> {
         What::Net(IpNet::from(address.to_canonical()))
     } else if let Ok(net) = bare.parse::<IpNet>() {
         if net.addr() != net.network() {
-            return Err(BadSource::HostBits(text.to_owned()));
+            return Err(BadSource::HostBits(shorten(text)));
         }
         What::Net(net)
     } else if pattern_of_addresses(&bare) {
         What::Text(Pattern::new(bare))
     } else {
-        return Err(BadSource::Name(text.to_owned()));
+        return Err(BadSource::Name(shorten(text)));
     };
     Ok(Rule { negated, what })
 }
@@ -134,6 +135,7 @@ mod tests {
         assert_eq!(said(" , "), "from= is empty");
         assert_eq!(said("!192.0.2.1"), "from= only says from where not; add * to allow the rest");
         assert_eq!(said("192.0.2.1/24"), "from= has '192.0.2.1/24', whose address is not the first of its network");
+        assert!(said("\u{1b}[2J,*").starts_with("from= has '\\u{1b}[2J', which"), "a terminal is not to obey it");
         for name in ["host.example.test", "!*.example.test", "192.0.2.0/33", "dead*"] {
             assert!(said(&format!("{name},*")).contains("names are not looked up"), "{name}");
         }

@@ -246,5 +246,8 @@ fn peer<S: Message, R: Message>(descriptor: Option<OwnedFd>) -> Result<Link<S, R
     Link::new(descriptor).map_err(PorterError::Peer)
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

@@ -15,3 +15,6 @@ pub mod table;
 
 pub use accusation::Accusation;
 pub use role::Role;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -37,7 +37,7 @@ pub enum FromKeeper {
 }
 
 impl FromGate {
-    fn parts(&self) -> (u8, Cow<'_, [u8]>) {
+    pub(super) fn parts(&self) -> (u8, Cow<'_, [u8]>) {
         match self {
             Self::Input(data) => (b'i', data[..].into()),
             Self::InputEnd => (b'e', Cow::default()),
@@ -48,7 +48,7 @@ impl FromGate {
         }
     }
 
-    fn take(packet: Bytes) -> Result<Self, LinkError> {
+    pub(super) fn take(packet: Bytes) -> Result<Self, LinkError> {
         let (kind, rest) = split(packet)?;
         Ok(match kind {
             b'i' => Self::Input(rest),
@@ -70,7 +70,7 @@ impl FromGate {
 }
 
 impl FromKeeper {
-    fn parts(&self) -> (u8, Cow<'_, [u8]>) {
+    pub(super) fn parts(&self) -> (u8, Cow<'_, [u8]>) {
         match self {
             Self::Output(data) => (b'o', data[..].into()),
             Self::ErrorOutput(data) => (b'E', data[..].into()),
@@ -80,7 +80,7 @@ impl FromKeeper {
         }
     }
 
-    fn take(packet: Bytes) -> Result<Self, LinkError> {
+    pub(super) fn take(packet: Bytes) -> Result<Self, LinkError> {
         let (kind, rest) = split(packet)?;
         Ok(match kind {
             b'o' => Self::Output(rest),

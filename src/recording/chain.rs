@@ -98,7 +98,7 @@ impl Chain {
         Ok(())
     }
 
-    fn step(&mut self, header: &FrameHeader, head: [u8; 32]) {
+    pub(super) fn step(&mut self, header: &FrameHeader, head: [u8; 32]) {
         self.seq = self.seq.saturating_add(1);
         self.head = head;
         self.events = self.events.saturating_add(u64::from(header.count));

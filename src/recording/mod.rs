@@ -101,5 +101,8 @@ pub struct Exec {
     pub arguments: Vec<String>,
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

@@ -50,13 +50,17 @@ pub fn recover(file: &File, wall: Timestamp, boot: Duration) -> Result<Option<Re
 }
 
 /// How to close it: what to keep and what to append.
-struct End {
-    keep: u64,
-    closing: Vec<u8>,
+pub(super) struct End {
+    pub(super) keep: u64,
+    pub(super) closing: Vec<u8>,
     found: Recovered,
 }
 
-fn survey<F: Read + Seek>(mut file: F, wall: Timestamp, boot: Duration) -> Result<Option<End>, RecoverError> {
+pub(super) fn survey<F: Read + Seek>(
+    mut file: F,
+    wall: Timestamp,
+    boot: Duration,
+) -> Result<Option<End>, RecoverError> {
     let mut reader = Reader::open(BufReader::new(&mut file)).map_err(RecoverError::Read)?;
     let damage = loop {
         match reader.next() {

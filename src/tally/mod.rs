@@ -3,23 +3,27 @@
 //! It may read the memory of any process (CAP_SYS_PTRACE) and nothing else: no file, no network. What it reads there is
 //! the jailed program's own word and goes into an event, never into a decision. An attempt goes on when the keeper has
 //! taken it down. Each channel's listener is served by a task of its own, one attempt at a time: an exec storm waits for
-//! itself in the kernel, and so does whoever fills its recording; no attempt is left out, and no other channel waits.
+//! itself in the kernel, and so does whoever fills its recording; no attempt is left out, and no other channel waits. A
+//! jail can make a read of its memory last (threads that hold its memory map, pages on a slow disk), so reads have threads
+//! of their own, one a jail at a time.
 
 mod attempt;
 mod notes;
 mod pace;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::io::Interest;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::notes::{KeeperLink, Notes};
 use self::pace::Pace;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{FromJailer, JailerToTally, Number, Silence};
 use crate::privsep::{Accusation, Role};
+use crate::recording::Exec;
 use crate::session::SessionId;
 use crate::sys::notify;
 use crate::sys::watched::Watched;
@@ -50,6 +54,7 @@ async fn attend(
     notes: Notes,
     keeper: mpsc::Sender<KeeperLink>,
 ) -> Result<(), TallyError> {
+    let mut turns = HashMap::<SessionId, Weak<Semaphore>>::new();
     loop {
         let (message, mut descriptors) = match control.recv().await {
             Ok(received) => received,
@@ -62,7 +67,10 @@ async fn attend(
                 let _ = keeper.send(link).await;
             }
             (FromJailer::Told(JailerToTally::Watch { session, number }), Some(listener)) => {
-                tokio::spawn(watch(session, number, listener, notes.clone()));
+                turns.retain(|_, turn| turn.strong_count() > 0);
+                let turn = turns.get(&session).and_then(Weak::upgrade).unwrap_or_else(|| Arc::new(Semaphore::new(1)));
+                turns.insert(session, Arc::downgrade(&turn));
+                tokio::spawn(watch(session, number, listener, turn, notes.clone()));
             }
             (FromJailer::Peer(_) | FromJailer::Begin | FromJailer::Reload, _) => {}
             (FromJailer::Told(JailerToTally::Watch { .. }), None) => {}
@@ -71,7 +79,7 @@ async fn attend(
 }
 
 /// Serves one listener until its last process is gone.
-async fn watch(session: SessionId, number: Number, listener: OwnedFd, notes: Notes) {
+async fn watch(session: SessionId, number: Number, listener: OwnedFd, turn: Arc<Semaphore>, notes: Notes) {
     let Ok(listener) = Watched::new(listener).map(Arc::new) else { return };
     notify::wake_in_place(std::os::fd::AsFd::as_fd(&*listener));
     let mut pace = Pace::new(tokio::time::Instant::now());
@@ -84,7 +92,7 @@ async fn watch(session: SessionId, number: Number, listener: OwnedFd, notes: Not
             Err(_) => return,
         };
         pace.taken();
-        let mut exec = attempt::read(&attempt);
+        let Some(mut exec) = read(&turn, attempt).await else { return };
         let socket = std::os::fd::AsFd::as_fd(&*listener);
         // What was read counts only if the same process still waits, for a pid is used again; the attempt counts anyway.
         if !notify::still_waits(socket, attempt.id) {
@@ -93,4 +101,11 @@ async fn watch(session: SessionId, number: Number, listener: OwnedFd, notes: Not
         notes.take_down(session, number, exec).await;
         let _ = notify::go_on(std::os::fd::AsFd::as_fd(&*listener), attempt.id);
     }
+}
+
+/// Beside the runtime, and never two of one jail.
+async fn read(turn: &Semaphore, attempt: notify::Attempt) -> Option<Exec> {
+    // Never closed.
+    let _turn = turn.acquire().await.ok()?;
+    tokio::task::spawn_blocking(move || attempt::read(&attempt)).await.ok()
 }

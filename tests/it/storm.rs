@@ -251,3 +251,23 @@ fn returns(yard: &Yard, small: &Small) {
     small.remove(&recording);
     until("sessions again", || (yard.ssh("alice").run("true").code == Some(0)).then_some(()));
 }
+
+/// Reading what a process executes wants the lock of its memory map, which its threads can hold: that is the matter of its
+/// own jail, and bob's programs start meanwhile.
+#[test]
+fn a_held_memory_map_holds_up_nobody_else() {
+    let yard = Yard::new().user("alice").user("bob").config("jail.cpu = 1.0\njail.memory = '1GiB'").start();
+    let hold = yard.path("hold");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/hold.c");
+    let built = std::process::Command::new("cc").args(["-O1", "-static", "-pthread", source, "-o"]).arg(&hold).status();
+    assert!(built.unwrap().success());
+    let program = std::fs::read(&hold).unwrap();
+    yard.ssh("alice").input(program).run("cat > hold; chmod +x hold").ok();
+    let mut alice = yard.ssh("alice").terminal_of("./hold 150 8 150");
+    alice.wait_for("held");
+    for _ in 0..40 {
+        assert_eq!(yard.ssh("bob").run("true").code, Some(0));
+    }
+    assert!(alice.is_running(), "forty of bob's take less than alice's 150 seconds");
+    alice.kill();
+}

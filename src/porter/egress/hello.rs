@@ -40,7 +40,11 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin), first: Vec<u8>, name: &st
     timeout(WITHIN, read_whole(from, first, name)).await.unwrap_or(Err(NoHello::Late))
 }
 
-async fn read_whole(from: &mut (impl AsyncRead + Unpin), first: Vec<u8>, name: &str) -> Result<Vec<u8>, NoHello> {
+pub(super) async fn read_whole(
+    from: &mut (impl AsyncRead + Unpin),
+    first: Vec<u8>,
+    name: &str,
+) -> Result<Vec<u8>, NoHello> {
     let (mut bytes, mut acceptor, mut fed) = (first, Acceptor::default(), 0);
     loop {
         while let Some(more @ [_, ..]) = bytes.get(fed..) {

@@ -258,3 +258,6 @@ impl Drop for Record<'_> {
         });
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -94,6 +94,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             return;
         }
         self.connections.insert(connection, Phase::Claiming { answered: true });
+        let judgement = self.unless_crowded(judgement);
         let accepted = matches!(judgement, Judgement::Admitted(_));
         let Claimant { claim, proved } = claimant;
         match judgement {
@@ -113,6 +114,19 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         if edition != self.edition {
             self.review_login(connection);
         }
+    }
+
+    /// A connection may hold input for programs that it never starts: twice as many as jails is enough for one user.
+    fn unless_crowded(&self, judgement: Judgement) -> Judgement {
+        let Judgement::Admitted(permit) = &judgement else { return judgement };
+        let of_user =
+            |phase: &&Phase| matches!(phase, Phase::In(login) if login.permit.principal() == permit.principal());
+        let most = 2 * self.terms.jails_per_user;
+        if self.connections.values().filter(of_user).count() < most {
+            return judgement;
+        }
+        let why = format!("{most} connections are open, as many as one user may have");
+        Judgement::Denied { key: permit.fingerprint().to_owned(), why }
     }
 
     /// A connection outlives its sessions and may begin others: it leaves with its user's rights, or goes on with those

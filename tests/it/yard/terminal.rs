@@ -118,6 +118,10 @@ impl Terminal {
         status.exit_code()
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// SIGINT to the program alone, as its terminal would send it.
     pub fn interrupt(&self) {
         super::signal(self.child.process_id().unwrap(), "INT");
