@@ -20,8 +20,10 @@ const SHUT: u32 = 2;
 /// What a channel with room gets while another of its connection has none.
 const SHARED: u32 = 512 * 1024;
 
-/// More than any client can have sent that keeps to its window: russh hands over what comes beyond it all the same.
-const MOST: usize = 3 * WINDOW as usize;
+/// More than any client can have sent that keeps to its windows (see `Pace`); russh hands over what comes beyond, too.
+const MOST: usize = 32 * 1024 * 1024;
+/// And on all channels of its connection.
+pub const MOST_TOGETHER: usize = 48 * 1024 * 1024;
 
 /// Longest pause at the beat of a channel that takes no input, in milliseconds.
 const LONGEST_PAUSE: u64 = 10;
@@ -117,8 +119,13 @@ impl Input {
         self.lock().taken
     }
 
+    /// Bytes that wait.
+    pub fn held(&self) -> usize {
+        self.lock().held
+    }
+
     pub fn crowded(&self) -> bool {
-        self.lock().held > ENOUGH
+        self.held() > ENOUGH
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

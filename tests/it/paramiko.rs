@@ -158,3 +158,30 @@ fn an_endless_key_costs_nobody_the_gate() {
     }
     assert!(yard.audit().of("SK8003W").is_empty(), "a role was started again: {}", yard.log());
 }
+
+/// What a client sends past its windows, russh hands over all the same: the gate does not hold it on many channels at once.
+#[test]
+fn a_client_that_ignores_its_windows_is_cut() {
+    let yard = Yard::new().user("alice").start();
+    let ran = paramiko(
+        &yard,
+        "import time\n\
+         from paramiko.message import Message\n\
+         connect()\n\
+         transport = client.get_transport()\n\
+         channels = [transport.open_session() for _ in range(3)]\n\
+         for channel in channels:\n    \
+             for _ in range(30 * 32):\n        \
+                 message = Message()\n        \
+                 message.add_byte(b'\\x5e')\n        \
+                 message.add_int(channel.remote_chanid)\n        \
+                 message.add_string(b'x' * 32768)\n        \
+                 transport._send_user_message(message)\n\
+         end = time.time() + 20\n\
+         while not any(channel.closed for channel in channels) and time.time() < end: time.sleep(0.05)\n\
+         print(any(channel.closed for channel in channels))\n",
+    );
+    assert_eq!(ran.ok(), "True");
+    assert!(yard.log().contains("its client sent past its window"), "{}", yard.log());
+    assert_eq!(yard.ssh("alice").run("id -un").ok(), "alice");
+}

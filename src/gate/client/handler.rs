@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Client, ConnectionError, Open};
 use crate::gate::channel::Errand;
-use crate::gate::input::Input;
+use crate::gate::input::{Input, MOST_TOGETHER};
 use crate::gate::request;
 use crate::gate::warden::Question;
 use crate::privsep::message::Program;
@@ -192,8 +192,9 @@ impl Handler for Client {
     }
 
     async fn data(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+        let together = self.channels.values().fold(data.len(), |all, open| all.saturating_add(open.input.held()));
         let Some(open) = self.channels.get(&channel) else { return Ok(()) };
-        if open.input.push(data).is_err() {
+        if together > MOST_TOGETHER || open.input.push(data).is_err() {
             tracing::warn!(user = self.user, "a channel was closed: its client sent past its window");
             self.channels.remove(&channel);
             session.close(channel)?;
