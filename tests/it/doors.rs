@@ -33,7 +33,7 @@ fn curl_gets_the_users_own_role() {
     let mut keys = Vec::new();
     for user in ["alice", "bob"] {
         // "no trailing newline after the role name"
-        let name = yard.ssh(user).run(&format!("{TOKEN} get {ROLE}/"));
+        let name = yard.ssh(user).run(&format!("{TOKEN} md {ROLE}/ >/dev/null; get {ROLE}/"));
         assert_eq!((name.code, name.stdout.as_slice()), (Some(0), user.as_bytes()), "{}", name.stderr);
         let document = yard.ssh(user).run(&format!("{TOKEN} md {ROLE}/{user}")).ok();
         let document: Value = serde_json::from_str(&document).unwrap();
