@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::GateError;
@@ -58,31 +60,30 @@ impl From<()> for Gone {
 
 impl Errand {
     /// `asked` says that the client has named its program, and whether it has a terminal.
-    pub async fn run(self, asked: oneshot::Receiver<bool>, mut verdict: oneshot::Receiver<Verdict>) {
-        tokio::pin!(asked);
-        let early = tokio::select! {
+    pub async fn run(self, mut asked: oneshot::Receiver<bool>, mut verdict: oneshot::Receiver<Verdict>) {
+        let mut early = None;
+        let asked = tokio::select! {
             biased;
-            asked = &mut asked => Err(asked),
-            refused = &mut verdict => Ok(refused),
-        };
-        let (asked, verdict) = match early {
-            Err(asked) => (asked, verdict),
-            // There will be no program: what the client sends for it must not wait for one.
-            Ok(refused) => {
+            asked = &mut asked => asked,
+            refused = &mut verdict => {
+                // There will be no program: what the client sends for it must not wait for one.
                 self.input.shut();
-                let (told, verdict) = oneshot::channel();
-                let _ = refused.map(|refused| told.send(refused));
-                (asked.await, verdict)
+                early = Some(refused);
+                asked.await
             }
         };
         // The client closed the channel or is gone: nobody is left to be told.
         let Ok(terminal) = asked else { return };
+        let verdict = match early {
+            Some(refused) => Ok(refused),
+            None => timeout(START, verdict).await,
+        };
         let _ = self.attend(terminal, verdict).await;
         self.input.shut();
     }
 
-    async fn attend(&self, terminal: bool, verdict: oneshot::Receiver<Verdict>) -> Result<(), Gone> {
-        let (sentence, code) = match timeout(START, verdict).await {
+    async fn attend(&self, terminal: bool, verdict: Result<Result<Verdict, RecvError>, Elapsed>) -> Result<(), Gone> {
+        let (sentence, code) = match verdict {
             Ok(Ok(Verdict::Running { session, number })) => {
                 let _ = self.session.set(session);
                 match timeout(STREAM, self.streams.claim(session, number)).await {

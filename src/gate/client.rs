@@ -137,7 +137,7 @@ impl Client {
         let claim = Claim { user: request::user(user), key: wire, from, client };
         match self.gate.warden.ask(question, self.number, claim).await {
             Ok((yes, term)) => {
-                self.progress.answered(term, yes && question == Question::Offered);
+                self.progress.answered(yes && question == Question::Offered);
                 // What was offered to a warden that is gone was not offered to this one.
                 let same = question == Question::Offered || self.term == term;
                 self.term = term;

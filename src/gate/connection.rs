@@ -47,7 +47,7 @@ pub async fn serve(
     if !progress.is_in() {
         close_book(&gate, from, &progress, &end);
     }
-    gate.warden.gone(progress.term(), number).await;
+    gate.warden.gone(progress.has_tried(), number).await;
 }
 
 /// How a connection ended.

@@ -146,14 +146,14 @@ impl Warden {
     }
 
     /// `term`: of the warden that was last told of this connection, if one was.
-    pub async fn gone(&self, term: Option<Term>, connection: Connection) {
+    pub async fn gone(&self, asked: bool, connection: Connection) {
         {
             let mut state = self.state();
             state.connections.remove(&connection);
             state.asks.remove(&connection);
             state.channels.retain(|(of, _), _| *of != connection);
         }
-        if term.is_some() {
+        if asked {
             // Whoever is the warden now: it may have found this connection's session standing.
             let now = self.state().term;
             let _ = self.tell(now, GateToWarden::Gone { connection }).await;

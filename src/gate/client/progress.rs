@@ -1,12 +1,8 @@
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use crate::gate::warden::Term;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How far a client got: for when it is gone.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// The term of the warden that knows of this connection; 0 if none does.
-    known: AtomicU64,
     tried: AtomicBool,
     acceptable: AtomicBool,
     excused: AtomicBool,
@@ -15,8 +11,7 @@ pub struct Progress {
 
 impl Progress {
     /// `acceptable`: a key was offered that would do, if it is proved.
-    pub fn answered(&self, term: Term, acceptable: bool) {
-        self.known.store(term, Ordering::Relaxed);
+    pub fn answered(&self, acceptable: bool) {
         self.acceptable.store(acceptable, Ordering::Relaxed);
     }
 
@@ -32,10 +27,6 @@ impl Progress {
 
     pub fn enters(&self) {
         self.inside.store(true, Ordering::Relaxed);
-    }
-
-    pub fn term(&self) -> Option<Term> {
-        Some(self.known.load(Ordering::Relaxed)).filter(|term| *term > 0)
     }
 
     pub fn has_tried(&self) -> bool {

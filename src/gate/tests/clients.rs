@@ -66,7 +66,7 @@ impl<'a> Master<'a> {
 }
 
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if holds() {
             return;
         }
@@ -234,4 +234,16 @@ async fn a_client_that_dies_with_output_under_way_leaves_nothing() {
     child.wait().unwrap();
     eventually("the cut", || yard.was_told("zero was cut")).await;
     eventually("Gone", || yard.was_told("Gone")).await;
+}
+
+/// The warden keeps a connection that it was asked about until it hears that it is gone, answer or not. The gate waits for
+/// its answer some seconds first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_without_an_answer_is_taken_back_by_the_connections_end() {
+    let yard = Yard::new().await;
+    let mut client = yard.ssh_command("late", "alice", &[]).stdin(Stdio::null()).spawn().unwrap();
+    eventually("the question", || yard.was_told("Offered")).await;
+    client.kill().unwrap();
+    client.wait().unwrap();
+    eventually("the end", || yard.was_told("Gone")).await;
 }

@@ -77,9 +77,13 @@ impl Yard {
     }
 
     fn prove(&mut self) {
+        self.prove_over(7);
+    }
+
+    fn prove_over(&mut self, connection: Connection) {
         let claim =
             Claim { user: "alice".into(), key: vec![1], from: "192.0.2.1:5".into(), client: "SSH-2.0-x".into() };
-        self.court.hear_gate(self.term, GateToWarden::Proved { connection: 7, claim });
+        self.court.hear_gate(self.term, GateToWarden::Proved { connection, claim });
     }
 
     /// The next letter, as the warden's loop hands it on.
@@ -138,4 +142,22 @@ async fn a_login_that_was_judged_by_former_rules_is_judged_by_the_new_ones_too()
     yard.letter().await;
     assert!(matches!(yard.heard().await, WardenToGate::Drop { connection: 7, .. }));
     assert_eq!(yard.groups(), None);
+}
+
+#[tokio::test]
+async fn one_user_has_twice_as_many_connections_as_jails() {
+    let mut yard = Yard::new();
+    yard.gavel.turns.add_permits(4);
+    for (connection, expected) in [(1, true), (2, true), (3, false)] {
+        yard.prove_over(connection);
+        yard.letter().await;
+        assert!(
+            matches!(yard.heard().await, WardenToGate::Login { accepted, .. } if accepted == expected),
+            "{connection}"
+        );
+    }
+    yard.court.hear_gate(yard.term, GateToWarden::Gone { connection: 1 });
+    yard.prove_over(4);
+    yard.letter().await;
+    assert!(matches!(yard.heard().await, WardenToGate::Login { accepted: true, .. }));
 }
