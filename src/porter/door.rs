@@ -44,7 +44,7 @@ const LIFE: Duration = Duration::from_secs(300);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// After a connection too many: the rest waits in the kernel's backlog and costs no processor.
-pub const BREATH: Duration = Duration::from_millis(2);
+const BREATH: Duration = Duration::from_millis(2);
 
 /// After a failed accept (no descriptors left), for which no door is closed, and before a hasty jail's answer.
 pub const PAUSE: Duration = Duration::from_millis(250);
@@ -124,6 +124,40 @@ struct Place {
 /// Keeps a door until the jail is gone: dropping this closes the listener and its connections.
 pub async fn keep(listener: Listener, (door, kind): (Door, Kind), jail: Arc<Jail>, pushed: watch::Receiver<Pushed>) {
     let place = Arc::new(Place { door, kind, own: listener.own(), jail, pushed });
+    let words = Words { crowd: "connections to this jail's doors", door: "a door of this jail" };
+    let pass = || Arc::clone(&place.jail.connections).try_acquire_owned().ok();
+    receive(&listener, &place.jail, words, pass, |stream, permit| {
+        let place = Arc::clone(&place);
+        async move {
+            let _permit = permit;
+            match stream {
+                Stream::Tcp(stream) => {
+                    // Without it Nagle and delayed ACK cost 40 ms on a second request.
+                    let _ = stream.set_nodelay(true);
+                    converse(stream, place).await;
+                }
+                // A read without room for ancillary data: the kernel closes what was sent along.
+                Stream::Unix(stream) => converse(stream, place).await,
+            }
+        }
+    })
+    .await;
+}
+
+/// How the audit calls a door, and too many connections at it.
+pub struct Words {
+    pub crowd: &'static str,
+    pub door: &'static str,
+}
+
+/// Accepts whom `pass` lets in. Every connection ends with this future.
+pub async fn receive<Pass, Talk: Future<Output = ()> + Send + 'static>(
+    listener: &Listener,
+    jail: &Jail,
+    words: Words,
+    pass: impl Fn() -> Option<Pass>,
+    converse: impl Fn(Stream, Pass) -> Talk,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -132,32 +166,20 @@ pub async fn keep(listener: Listener, (door, kind): (Door, Kind), jail: Arc<Jail
         };
         match accepted {
             Ok(stream) => {
-                let Ok(permit) = Arc::clone(&place.jail.connections).try_acquire_owned() else {
+                let Some(passed) = pass() else {
                     drop(stream);
-                    place.jail.tell_limit("connections to this jail's doors", now());
+                    jail.tell_limit(words.crowd, now());
                     sleep(BREATH).await;
                     continue;
                 };
-                if place.jail.is_hasty(now()) {
+                if jail.is_hasty(now()) {
                     sleep(BREATH).await;
                 }
-                let place = Arc::clone(&place);
-                connections.spawn(async move {
-                    let _permit = permit;
-                    match stream {
-                        Stream::Tcp(stream) => {
-                            // Without it Nagle and delayed ACK cost 40 ms on a second request.
-                            let _ = stream.set_nodelay(true);
-                            converse(stream, place).await;
-                        }
-                        // A read without room for ancillary data: the kernel closes what was sent along.
-                        Stream::Unix(stream) => converse(stream, place).await,
-                    }
-                });
+                connections.spawn(converse(stream, passed));
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                place.jail.tell_limit(&format!("a door of this jail cannot accept: {error}"), now());
+                jail.tell_limit(&format!("{} cannot accept: {error}", words.door), now());
                 sleep(PAUSE).await;
             }
         }

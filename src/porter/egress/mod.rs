@@ -9,7 +9,6 @@ mod names;
 mod tunnel;
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,10 +26,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::door::{BREATH, HEADERS_WITHIN, LONGEST_HEAD, Listener, PAUSE, Stream, now};
+use super::door::{HEADERS_WITHIN, LONGEST_HEAD, Listener, PAUSE, Stream, Words, now, receive};
 use super::jail::{Allowance, Jail, Pushed};
 use crate::audit::Event;
 use crate::policy::egress::Target;
@@ -75,38 +73,21 @@ pub async fn keep(
     names: watch::Receiver<Arc<Names>>,
 ) {
     let place = Arc::new(Place { jail, pushed, names });
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        match accepted {
-            Ok(Stream::Tcp(stream)) => {
-                let most = place.pushed.borrow().egress.as_ref().map_or(AT_FIRST, |said| said.limits.connections);
-                let Some(entered) = place.jail.egress.enter(most) else {
-                    drop(stream);
-                    place.jail.tell_limit("connections through this jail's egress door", now());
-                    sleep(BREATH).await;
-                    continue;
-                };
-                if place.jail.is_hasty(now()) {
-                    sleep(BREATH).await;
-                }
-                let place = Arc::clone(&place);
-                connections.spawn(async move {
-                    let _entered = entered;
-                    converse(stream, place).await;
-                });
-            }
-            Ok(Stream::Unix(_)) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                place.jail.tell_limit(&format!("the egress door of this jail cannot accept: {error}"), now());
-                sleep(PAUSE).await;
+    let words = Words { crowd: "connections through this jail's egress door", door: "the egress door of this jail" };
+    let pass = || {
+        let most = place.pushed.borrow().egress.as_ref().map_or(AT_FIRST, |said| said.limits.connections);
+        place.jail.egress.enter(most)
+    };
+    receive(&listener, &place.jail, words, pass, |stream, entered| {
+        let place = Arc::clone(&place);
+        async move {
+            let _entered = entered;
+            if let Stream::Tcp(stream) = stream {
+                converse(stream, place).await;
             }
         }
-    }
+    })
+    .await;
 }
 
 /// One CONNECT, and then what it opened.
