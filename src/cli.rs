@@ -30,8 +30,20 @@ enum Verb {
     Session(command::session::Args),
     /// What the audit events mean
     Audit(command::audit::Args),
+    /// Turn IAM groups into Kubernetes RBAC, and say who may do what where
+    Access(command::access::Args),
+    /// The same as an AWS Lambda
+    Lambda(command::access::lambda::Args),
     /// Inside a jail: say who you are, and until when your AWS credentials last
     Whoami(command::whoami::Args),
+    /// Inside a jail, or as an SSH command: list the clusters that you may use
+    Clusters(command::clusters::Args),
+    /// As an SSH command of a laptop: fetch a token for kubectl there
+    Token(command::token::Args),
+    /// Inside a jail: print its kubeconfig, or bring yours in step; as an SSH command: print one for a laptop
+    Kubeconfig(command::kubeconfig::Args),
+    /// Lock users and sessions out, and let them in again
+    Lock(command::lock::Args),
     /// Inside a jail: try every way out that is known, and say what held
     Probe(command::probe::Args),
 }
@@ -41,6 +53,9 @@ pub fn run() -> ExitCode {
     if let Some(code) = command::role::run_if_asked() {
         return code;
     }
+    if command::access::lambda::is_asked() {
+        return command::access::lambda::run(command::access::lambda::Args {}).unwrap_or_else(report);
+    }
     let done = match Cli::parse().verb {
         Verb::Demo(args) => command::demo::run(args),
         Verb::Doctor(args) => command::doctor::run(args),
@@ -49,7 +64,13 @@ pub fn run() -> ExitCode {
         Verb::Image(args) => command::image::run(args),
         Verb::Session(args) => command::session::run(args),
         Verb::Audit(args) => command::audit::run(args),
+        Verb::Access(args) => command::access::run(args),
+        Verb::Lambda(args) => command::access::lambda::run(args),
         Verb::Whoami(args) => command::whoami::run(args),
+        Verb::Clusters(args) => command::clusters::run(args),
+        Verb::Token(args) => command::token::run(args),
+        Verb::Kubeconfig(args) => command::kubeconfig::run(args),
+        Verb::Lock(args) => command::lock::run(args),
         Verb::Probe(args) => command::probe::run(args),
     };
     done.unwrap_or_else(report)

@@ -5,7 +5,8 @@
 
 pub use crate::config::fuzz::configuration;
 pub use crate::identity::fuzz::keys;
-pub use crate::porter::fuzz::{doors, egress};
+pub use crate::keeper::kube_streams;
+pub use crate::porter::fuzz::{doors, egress, kube};
 pub use crate::privsep::fuzz::{messages, streams};
 pub use crate::recording::fuzz::recordings;
 
@@ -15,6 +16,8 @@ pub const LAWS: &[(&str, fn(&[u8]))] = &[
     ("doors", doors),
     ("egress", egress),
     ("keys", keys),
+    ("kube", kube),
+    ("kube_streams", kube_streams),
     ("messages", messages),
     ("recordings", recordings),
     ("streams", streams),
@@ -88,6 +91,16 @@ mod tests {
     #[test]
     fn any_file_of_keys() {
         tried("keys", 4000);
+    }
+
+    #[test]
+    fn any_request_to_a_cluster() {
+        tried("kube", 4000);
+    }
+
+    #[test]
+    fn any_stream_to_a_container() {
+        tried("kube_streams", 4000);
     }
 
     #[test]

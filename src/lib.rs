@@ -6,6 +6,7 @@
 //! main -> cli -> command          argv, verbs, exit codes
 //! jailer loader gate warden porter keeper tally   the processes: each this binary again; all but the first two with a
 //!                                 uid of their own
+//! access                          IAM groups to Kubernetes RBAC: a process of its own, started by nobody here
 //! privsep                         what one process may say to another, and when
 //! audit recording image           append-only evidence; the image store
 //! config identity policy session  the law: pure
@@ -13,6 +14,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod audit;
 pub mod cli;
 pub mod command;

@@ -1,5 +1,6 @@
 use minicbor::{Decode, Encode};
 
+use super::KubeRecord;
 use crate::privsep::Role;
 use crate::session::SessionId;
 
@@ -9,6 +10,8 @@ pub enum Class {
     ProcessActivity = 1007,
     Authentication = 3002,
     AuthorizeSession = 3003,
+    UserAccessManagement = 3005,
+    GroupManagement = 3006,
     NetworkActivity = 4001,
     SshActivity = 4007,
     ApplicationLifecycle = 6002,
@@ -376,6 +379,394 @@ events! {
         #[n(3)]
         address: Option<String>,
         #[n(4)]
+        reason: String,
+    },
+    /// A request to a cluster went through the kube door. Exec, attach and port-forward are told twice: begun and ended.
+    #[n(50)]
+    #[code(SK5201I, ApiActivity, 99)]
+    KubeRequest {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        record: Box<KubeRecord>,
+    },
+    /// The kube door refused a request by itself; no cluster saw it.
+    #[n(51)]
+    #[code(SK5202W, ApiActivity, 99)]
+    KubeRefused {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        /// As it was asked for; empty where none was named.
+        #[n(2)]
+        cluster: String,
+        /// Method and path.
+        #[n(3)]
+        request: String,
+        #[n(4)]
+        status: u16,
+        #[n(5)]
+        reason: String,
+    },
+    /// A stream of exec or attach began: from here on what goes through it is recorded.
+    #[n(52)]
+    #[code(SK5203I, ApiActivity, 99)]
+    KubeStreamOpened {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        number: u32,
+        /// As in the event of its request.
+        #[n(3)]
+        audit_id: String,
+        #[n(4)]
+        cluster: String,
+        #[n(5)]
+        namespace: String,
+        #[n(6)]
+        pod: String,
+        #[n(7)]
+        container: Option<String>,
+        #[n(8)]
+        subresource: String,
+        #[n(9)]
+        command: Vec<String>,
+        #[n(10)]
+        terminal: bool,
+    },
+    /// A stream of exec or attach ended.
+    #[n(53)]
+    #[code(SK5204I, ApiActivity, 99)]
+    KubeStreamClosed {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        number: u32,
+        #[n(3)]
+        audit_id: String,
+        #[n(4)]
+        cluster: String,
+        /// Bytes to the cluster.
+        #[n(5)]
+        sent: u64,
+        /// Bytes to the client.
+        #[n(6)]
+        received: u64,
+        #[n(7)]
+        milliseconds: u64,
+        /// Of the program, where the cluster told it.
+        #[n(8)]
+        exit: Option<u32>,
+        #[n(9)]
+        reason: String,
+        /// Its bytes were not what was agreed on, or it could not be recorded: it was cut.
+        #[n(10)]
+        cut: bool,
+    },
+    /// A cluster was found, and is there for those who may use it.
+    #[n(54)]
+    #[code(SK4101I, ApplicationLifecycle, 99)]
+    ClusterAppeared {
+        #[n(0)]
+        cluster: String,
+        #[n(1)]
+        endpoint: String,
+        /// Account and region of AWS.
+        #[n(2)]
+        place: String,
+    },
+    /// A cluster that had been found is there no more, or must not be offered.
+    #[n(55)]
+    #[code(SK4102I, ApplicationLifecycle, 99)]
+    ClusterGone {
+        #[n(0)]
+        cluster: String,
+        #[n(1)]
+        endpoint: String,
+        #[n(2)]
+        place: String,
+    },
+    /// Clusters could not be looked for, so the last known ones stay; or one was found that cannot be offered.
+    #[n(56)]
+    #[code(SK4103W, ApplicationError, 1)]
+    DiscoveryFailed {
+        /// Role and region that were asked, or the name of the cluster.
+        #[n(0)]
+        place: String,
+        /// AWS's, or `NameTaken`, `NameTwice`.
+        #[n(1)]
+        code: String,
+        #[n(2)]
+        message: String,
+    },
+    /// What had failed there works again.
+    #[n(57)]
+    #[code(SK4104I, ApplicationLifecycle, 99)]
+    DiscoveryWorks {
+        #[n(0)]
+        place: String,
+    },
+    /// A verb over SSH was answered, without a jail. A status of 64: the command was no verb.
+    #[n(60)]
+    #[code(SK2007I, ApiActivity, 2)]
+    VerbAnswered {
+        #[n(0)]
+        user: String,
+        #[n(1)]
+        from: String,
+        /// The verb, or the command that was none.
+        #[n(2)]
+        verb: String,
+        #[n(3)]
+        cluster: Option<String>,
+        #[n(4)]
+        status: u32,
+    },
+    /// A user was given a token that opens the public kube door to a laptop.
+    #[n(61)]
+    #[code(SK4201I, AuthorizeSession, 3)]
+    LaptopGranted {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        from: String,
+        /// Fingerprint of the key that asked for it.
+        #[n(3)]
+        key: String,
+        /// Seconds since the epoch.
+        #[n(4)]
+        expires: i64,
+    },
+    /// A laptop's grant ended, and its streams with it.
+    #[n(62)]
+    #[code(SK4202I, AuthorizeSession, 99)]
+    LaptopEnded {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        reason: String,
+    },
+    /// Somebody who is in, or holds a laptop's grant, is in other groups than before: what those gave is gone or come.
+    #[n(65)]
+    #[code(SK2008I, AuthorizeSession, 99)]
+    GroupsChanged {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        joined: Vec<String>,
+        #[n(3)]
+        left: Vec<String>,
+    },
+    /// A lock came into force, or stands when the bastion's authority starts.
+    #[n(63)]
+    #[code(SK6101I, AuthorizeSession, 99)]
+    LockAdded {
+        /// `user-NAME` or `session-ID`.
+        #[n(0)]
+        target: String,
+        #[n(1)]
+        reason: String,
+        /// By their own word: whoever can is root.
+        #[n(2)]
+        by: String,
+        /// Seconds since the epoch.
+        #[n(3)]
+        until: Option<i64>,
+    },
+    /// A lock was released, or its time is over.
+    #[n(64)]
+    #[code(SK6102I, AuthorizeSession, 99)]
+    LockReleased {
+        #[n(0)]
+        target: String,
+        #[n(1)]
+        reason: String,
+        #[n(2)]
+        by: String,
+    },
+    /// A user was seen in a group that grants something, and had not been in it.
+    #[n(70)]
+    #[code(SK9001I, GroupManagement, 3)]
+    MemberJoined {
+        #[n(0)]
+        user: String,
+        #[n(1)]
+        group: String,
+    },
+    /// A user was no longer seen in a group that grants something.
+    #[n(71)]
+    #[code(SK9002I, GroupManagement, 4)]
+    MemberLeft {
+        #[n(0)]
+        user: String,
+        #[n(1)]
+        group: String,
+    },
+    /// An IAM group was made: whoever is put into it has a level on a cluster, or in a namespace.
+    #[n(72)]
+    #[code(SK9003I, GroupManagement, 6)]
+    GroupMade {
+        #[n(0)]
+        group: String,
+        #[n(1)]
+        cause: String,
+    },
+    /// An IAM group was removed.
+    #[n(73)]
+    #[code(SK9004I, GroupManagement, 5)]
+    GroupRemoved {
+        #[n(0)]
+        group: String,
+        #[n(1)]
+        cause: String,
+    },
+    /// A ClusterRole or Role was written: what a level allows on a cluster, or in a namespace.
+    #[n(74)]
+    #[code(SK9005I, GroupManagement, 1)]
+    LevelWritten {
+        #[n(0)]
+        group: String,
+        #[n(1)]
+        target: String,
+        #[n(2)]
+        cause: String,
+    },
+    /// A ClusterRole or Role was removed.
+    #[n(75)]
+    #[code(SK9006I, GroupManagement, 2)]
+    LevelRemoved {
+        #[n(0)]
+        group: String,
+        #[n(1)]
+        target: String,
+        #[n(2)]
+        cause: String,
+    },
+    /// A user was given something: a role in IAM, an access entry, a place in a binding.
+    #[n(76)]
+    #[code(SK9007I, UserAccessManagement, 1)]
+    AccessGiven {
+        #[n(0)]
+        user: String,
+        /// The object that says so.
+        #[n(1)]
+        target: String,
+        /// `None`: in IAM.
+        #[n(2)]
+        cluster: Option<String>,
+        /// What it grants, where it is a binding.
+        #[n(3)]
+        group: Option<String>,
+        #[n(4)]
+        cause: String,
+    },
+    /// The same was taken from a user.
+    #[n(77)]
+    #[code(SK9008I, UserAccessManagement, 2)]
+    AccessTaken {
+        #[n(0)]
+        user: String,
+        #[n(1)]
+        target: String,
+        #[n(2)]
+        cluster: Option<String>,
+        #[n(3)]
+        group: Option<String>,
+        #[n(4)]
+        cause: String,
+    },
+    /// Something of ours had been changed by hand, and was put back.
+    #[n(78)]
+    #[code(SK9009W, UserAccessManagement, 99)]
+    DriftMended {
+        /// Whose it is, where it is one user's.
+        #[n(0)]
+        user: Option<String>,
+        #[n(1)]
+        target: String,
+        #[n(2)]
+        cause: String,
+    },
+    /// A change of access failed; it is tried again in the next cycle.
+    #[n(79)]
+    #[code(SK9010W, ApplicationError, 1)]
+    AccessChangeFailed {
+        #[n(0)]
+        target: String,
+        #[n(1)]
+        cause: String,
+        /// AWS's or Kubernetes' word for it.
+        #[n(2)]
+        code: String,
+        #[n(3)]
+        message: String,
+    },
+    /// Something stands in the way of what IAM's groups say, and is for people to mend.
+    #[n(80)]
+    #[code(SK9011W, ApplicationError, 1)]
+    AccessProblem {
+        #[n(0)]
+        what: String,
+    },
+    /// It no longer does.
+    #[n(81)]
+    #[code(SK9012I, ApplicationLifecycle, 99)]
+    AccessProblemOver {
+        #[n(0)]
+        what: String,
+    },
+    /// IAM or a cluster could not be read: nothing is changed there.
+    #[n(82)]
+    #[code(SK9013W, ApplicationError, 1)]
+    AccessUnread {
+        /// `IAM`, or the name of the cluster.
+        #[n(0)]
+        place: String,
+        #[n(1)]
+        reason: String,
+    },
+    /// It can be read again.
+    #[n(83)]
+    #[code(SK9014I, ApplicationLifecycle, 99)]
+    AccessRead {
+        #[n(0)]
+        place: String,
+    },
+    /// Nothing was changed, for too much would have been removed at once.
+    #[n(84)]
+    #[code(SK9015E, ApplicationError, 1)]
+    MassRemovalStopped {
+        #[n(0)]
+        reason: String,
+    },
+    /// `stockade access apply`, `watch` or the Lambda began.
+    #[n(85)]
+    #[code(SK9016I, ApplicationLifecycle, 3)]
+    AccessStarted {
+        #[n(0)]
+        version: String,
+        /// Removing more than is usual was allowed on its command line.
+        #[n(1)]
+        mass_removal: bool,
+    },
+    /// It ended.
+    #[n(86)]
+    #[code(SK9017I, ApplicationLifecycle, 4)]
+    AccessStopped {
+        #[n(0)]
         reason: String,
     },
 }

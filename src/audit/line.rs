@@ -1,13 +1,17 @@
 //! An event as its line: OCSF's attributes where OCSF has one, the rest under `unmapped`.
 
+mod access;
+mod clusters;
 mod egress;
+mod escape;
+mod kube;
+mod rbac;
 
-use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
-use serde_json::ser::{CharEscape, Formatter};
 use serde_json::{Map, Value, json};
+
+pub use escape::plain;
 
 use super::{Class, Event};
 use crate::session::SessionId;
@@ -26,14 +30,14 @@ pub(super) struct Stamp {
     pub(super) sequence: u64,
 }
 
+/// The line of an event, for who writes no file; `time` in milliseconds since the epoch.
+pub fn written(event: &Event, time: u64, sequence: u64) -> Vec<u8> {
+    line(event, Stamp { time, sequence })
+}
+
 /// The line with its newline.
 pub(super) fn line(event: &Event, stamp: Stamp) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Plain);
-    // A tree of strings and numbers written to a Vec: there is nothing that can fail.
-    let _ = object(event, stamp).serialize(&mut serializer);
-    out.push(b'\n');
-    out
+    plain(&object(event, stamp))
 }
 
 fn object(event: &Event, stamp: Stamp) -> Value {
@@ -147,6 +151,21 @@ fn tell(event: &Event) -> Told {
             tell_door(event)
         }
         Event::EgressOpened { .. } | Event::EgressClosed { .. } | Event::EgressRefused { .. } => egress::tell(event),
+        Event::ClusterAppeared { .. }
+        | Event::ClusterGone { .. }
+        | Event::DiscoveryFailed { .. }
+        | Event::DiscoveryWorks { .. } => clusters::tell(event),
+        Event::KubeRequest { .. }
+        | Event::KubeRefused { .. }
+        | Event::KubeStreamOpened { .. }
+        | Event::KubeStreamClosed { .. } => kube::tell(event),
+        Event::VerbAnswered { .. }
+        | Event::LaptopGranted { .. }
+        | Event::LaptopEnded { .. }
+        | Event::GroupsChanged { .. }
+        | Event::LockAdded { .. }
+        | Event::LockReleased { .. } => access::tell(event),
+        _ if rbac::knows(event) => rbac::tell(event),
         Event::SessionOpened { .. }
         | Event::SessionClosed { .. }
         | Event::ChannelOpened { .. }
@@ -303,37 +322,9 @@ fn cut(text: &str) -> String {
     format!("{kept}… ({} bytes more)", rest.len())
 }
 
-/// Escapes what JSON itself would let through and a terminal or an editor would obey: DEL, C1 controls, line
-/// separators and the marks that turn the direction of text.
-struct Plain;
-
-impl Formatter for Plain {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let mut plain = 0;
-        for (at, c) in fragment.char_indices().filter(|(_, c)| obeyed(*c)) {
-            writer.write_all(fragment.get(plain..at).unwrap_or_default().as_bytes())?;
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            plain = at + c.len_utf8();
-        }
-        writer.write_all(fragment.get(plain..).unwrap_or_default().as_bytes())
-    }
-
-    fn write_char_escape<W: ?Sized + Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
-        serde_json::ser::CompactFormatter.write_char_escape(writer, escape)
-    }
-}
-
-fn obeyed(c: char) -> bool {
-    matches!(c,
-        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-}
-
 #[cfg(test)]
 mod tests {
+    use super::escape::obeyed;
     use super::*;
 
     fn read(event: &Event) -> Value {

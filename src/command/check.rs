@@ -1,5 +1,7 @@
 //! `stockade check`: what is wrong with a configuration, or why somebody may or may not log in.
 
+mod cluster;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -16,8 +18,8 @@ use crate::identity::authorized_keys::{self, AuthorizedKey, AuthorizedKeys, WhyN
 use crate::policy::egress::is_for;
 use crate::policy::{Decision, Denial, Evidence, Reason, decide};
 
-/// Exits with 0 if all is well, 78 if the configuration has mistakes; with --who 1 if they may not log in, 3 if IAM, which
-/// is not asked here, decides.
+/// Exits with 0 if all is well, 78 if the configuration has mistakes; with --who 1 if they may not log in, or not use the
+/// cluster, 3 if AWS, which is not asked here, decides.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration to read
@@ -29,6 +31,12 @@ pub struct Args {
     /// The address they would come from, for keys with from=
     #[arg(long, value_name = "ADDRESS", requires = "who")]
     from: Option<IpAddr>,
+    /// Explain too whether they may use this cluster
+    #[arg(long, value_name = "CLUSTER", requires = "who")]
+    cluster: Option<String>,
+    /// A tag of that cluster, if only EKS knows it
+    #[arg(long, value_name = "NAME=VALUE", value_parser = cluster::label, requires = "cluster")]
+    label: Vec<(String, String)>,
 }
 
 const DENIED: u8 = 1;
@@ -51,7 +59,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let found = keys(&config.users.authorized_keys, &user);
     let (lines, decision) = explain(&config, &user, &found, args.from, Timestamp::now());
     println!("{}", lines.join("\n"));
-    Ok(ExitCode::from(status(&config, &decision)))
+    let login = status(&config, &decision);
+    let Some(name) = args.cluster else { return Ok(ExitCode::from(login)) };
+    let asked = cluster::Asked { name, labels: args.label.into_iter().collect() };
+    let (lines, there) = cluster::explain(&config, &user, &config.users.groups_of(&user), &asked);
+    println!("{}", lines.join("\n"));
+    Ok(ExitCode::from(both(login, there)))
+}
+
+/// What nobody may is denied, whoever else would decide.
+fn both(login: u8, cluster: u8) -> u8 {
+    match (login, cluster) {
+        (DENIED, _) | (_, DENIED) => DENIED,
+        (IAM_DECIDES, _) | (_, IAM_DECIDES) => IAM_DECIDES,
+        _ => 0,
+    }
 }
 
 fn status(config: &Config, decision: &Decision) -> u8 {
@@ -150,7 +172,7 @@ fn explain(
     if iam.is_some_and(|aws| aws.keys_from_iam) {
         lines.push("IAM's keys are asked at login, not here.".into());
     }
-    let ways_out = ways_out(config, &groups);
+    let ways_out = [ways_out(config, &groups), cluster::all(config, &groups)].concat();
     let decision = decide(&config.access, config.jail.home, user, groups, &evidence);
     lines.extend(decision.explain());
     lines.extend(otherwise(config, &decision));
@@ -245,12 +267,13 @@ mod tests {
 
     const ED: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB";
 
-    fn config(more: &str) -> Config {
+    pub(super) fn config(more: &str) -> Config {
         let source = format!(
             "listen.ssh = ['127.0.0.1:2222']\nssh.host_keys = ['/k']\n[roles]\ngate = '1:1'\nwarden = '2:2'\n\
              porter = '3:3'\nkeeper = '4:4'\ntally = '5:5'\n{more}"
         );
-        let host = Host { passwd: "", subuid: "", subgid: "", read: &|_| Err(String::new()) };
+        let (read, secret) = (|_: &Path| Err(String::new()), |_: &Path| Err(String::new()));
+        let host = Host { passwd: "", subuid: "", subgid: "", read: &read, secret: &secret };
         crate::config::check(&source, &host).unwrap()
     }
 

@@ -46,6 +46,9 @@ pub struct Args {
     /// Use the AWS emulator, whatever AWS identity this machine has
     #[arg(long, conflicts_with = "role")]
     emulator: bool,
+    /// Start two Kubernetes clusters on this machine, hyades and pleiades, which know the emulator's users
+    #[arg(long, conflicts_with = "role")]
+    cluster: bool,
     /// Install Debian packages that are missing
     #[arg(long)]
     install: bool,
@@ -65,8 +68,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     let place = directory::place(args.directory.as_deref())?;
-    let identity = if args.emulator { Err("as --emulator asks for".to_owned()) } else { identity::find() };
-    needs::meet(&place, identity.is_ok(), args.install)?;
+    let identity =
+        if args.emulator || args.cluster { Err("as --emulator asks for".to_owned()) } else { identity::find() };
+    let wanted = needs::Wanted { emulator: identity.is_err(), clusters: args.cluster };
+    needs::meet(&place, wanted, args.install)?;
 
     let interrupt = Interrupt::watch()?;
     let directory = Directory::take(&place)?;
@@ -83,6 +88,7 @@ fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     directory.keys(args.listen)?;
     let cloud = match own {
         Some(own) => own,
+        None if args.cluster => Cloud::with_clusters(&directory, &steps)?,
         None => Cloud::emulated(&directory, &steps, &identity.err().unwrap_or_default())?,
     };
     directory.configuration(args.listen, &cloud)?;

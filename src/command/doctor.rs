@@ -1,6 +1,7 @@
 //! `stockade doctor`: whether this host can carry a bastion, and how to mend it where it cannot.
 
 mod cloud;
+mod clusters;
 mod fences;
 mod host;
 mod setting;
@@ -16,7 +17,8 @@ use super::CONFIGURATION;
 use crate::config;
 
 /// Test this host and the configuration: one line for each check, and what to do where it is not `ok`. Exits with 1 if
-/// anything fails. It changes nothing; with an [aws] section it asks AWS once who the bastion is.
+/// anything fails. It changes nothing; with an [aws] section it asks AWS who the bastion is and what
+/// it may do.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration; without one only the host is tested
@@ -111,7 +113,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(config) => {
             say(Check::ok("config", format!("{}: no mistakes", path.display())));
             setting::checks(&config).into_iter().for_each(&mut say);
-            say(cloud::check(config.aws.as_ref()));
+            cloud::checks(&config).into_iter().for_each(&mut say);
+            clusters::checks(&config).into_iter().for_each(&mut say);
         }
         Err(report) => {
             say(Check::fail(

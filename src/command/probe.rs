@@ -47,7 +47,7 @@ struct Line {
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !args.anyway
-        && let Err(error) = super::whoami::door()
+        && let Err(error) = super::door::connect()
     {
         eprintln!("stockade: {error}; `--anyway` tries the same things here");
         return Ok(ExitCode::from(NOT_A_JAIL));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn outside_a_jail_nothing_is_tried() {
-        assert!(super::super::whoami::door().unwrap_err().to_string().contains("not the inside of a jail"));
+        assert!(super::super::door::connect().unwrap_err().to_string().contains("not the inside of a jail"));
     }
 
     #[test]

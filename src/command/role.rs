@@ -5,8 +5,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::warden;
 use crate::config::{self, Config};
@@ -18,7 +19,11 @@ use crate::{gate, keeper, loader, porter, tally};
 
 /// Whether this process was started as a part of the bastion, and if so its whole life.
 pub fn run_if_asked() -> Option<ExitCode> {
-    let mut arguments = std::env::args();
+    let mut words = std::env::args_os();
+    if words.next()? == crate::jailer::LOGIN {
+        return Some(super::login::run(words));
+    }
+    let mut arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let title = arguments.next()?;
     if title == crate::jailer::LOADER {
         let path = arguments.next()?;
@@ -51,6 +56,7 @@ fn live(role: Role) -> anyhow::Result<()> {
     let config: Config = serde_json::from_slice(&configuration).context("the jailer's configuration is not one")?;
     match role {
         Role::Gate => gate(&config, control, held),
+        Role::Portal => portal(&config, control, held),
         Role::Keeper => keeper(&config, control, held),
         Role::Porter => porter(&config, control, held),
         Role::Tally => {
@@ -66,7 +72,7 @@ fn live(role: Role) -> anyhow::Result<()> {
 pub fn run(role: Role, life: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut builder = match role {
         Role::Warden | Role::Keeper | Role::Tally => tokio::runtime::Builder::new_current_thread(),
-        Role::Gate | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
+        Role::Gate | Role::Portal | Role::Porter => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = builder.enable_all().thread_name(role.to_string()).build()?;
     let done = runtime.block_on(life);
@@ -79,9 +85,17 @@ fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Re
     let listeners = held.split_off(config.ssh.host_keys.len().min(held.len()));
     let host_keys = held.into_iter().map(host_key).collect::<anyhow::Result<Vec<_>>>()?;
     fence::enter(Role::Gate, Reach::Nowhere, &[])?;
-    let ssh = &config.ssh;
+    let settings = admission(&config.ssh);
+    let listeners = listeners.into_iter().map(std::net::TcpListener::from).collect();
+    run(Role::Gate, async {
+        Ok(gate::serve(gate::Start { settings, listeners, host_keys, control: Link::new(control)? }).await?)
+    })
+}
+
+/// The rules for whoever has not logged in are one for both gates.
+fn admission(ssh: &config::Ssh) -> gate::Settings {
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-    let settings = gate::Settings {
+    gate::Settings {
         algorithms: match ssh.algorithms {
             config::Algorithms::Modern => gate::Algorithms::Modern,
             config::Algorithms::Pq => gate::Algorithms::Pq,
@@ -102,16 +116,43 @@ fn gate(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Re
         environment: ssh.env.clone(),
         banner: ssh.banner.clone(),
         ..gate::Settings::default()
+    }
+}
+
+fn portal(config: &Config, control: OwnedFd, mut held: Vec<OwnedFd>) -> anyhow::Result<()> {
+    let listeners = held.split_off(held.len().min(2));
+    let tls = certificate(config, held)?;
+    fence::enter(Role::Portal, Reach::Nowhere, &[])?;
+    let reload = |mut descriptors: Vec<OwnedFd>| {
+        let files = descriptors.split_off(descriptors.len().min(1));
+        let config: Config = serde_json::from_slice(&read_sealed(descriptors.pop()?).ok()?).ok()?;
+        let tls = certificate(&config, files);
+        tls.inspect_err(|error| tracing::error!("the former certificate stays: {error:#}")).ok()
     };
-    let listeners = listeners.into_iter().map(std::net::TcpListener::from).collect();
-    run(Role::Gate, async {
-        Ok(gate::serve(gate::Start { settings, listeners, host_keys, control: Link::new(control)? }).await?)
+    run(Role::Portal, async {
+        let start = gate::portal::Start {
+            settings: admission(&config.ssh),
+            listeners: listeners.into_iter().map(std::net::TcpListener::from).collect(),
+            tls,
+            control: Link::new(control)?,
+            reload: Box::new(reload),
+        };
+        Ok(gate::portal::serve(start).await?)
     })
 }
 
+/// TLS as the portal speaks it.
+fn certificate(config: &Config, files: Vec<OwnedFd>) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let mut files = files.into_iter().map(read_sealed);
+    let (Some(chain), Some(key)) = (files.next(), files.next()) else { bail!("the portal's certificate is missing") };
+    let tls12 = config.kube.public.as_ref().is_some_and(|public| public.tls12);
+    let key = zeroize::Zeroizing::new(key.context("cannot read [kube.public] key")?);
+    Ok(Arc::new(gate::portal::tls(&chain.context("cannot read [kube.public] certificate")?, &key, tls12)?))
+}
+
 fn porter(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Result<()> {
-    let first = sources(config, held)?;
-    let reach = if config.egress.allow.is_empty() { Reach::Nowhere } else { Reach::Internet };
+    let first = fresh(config, held)?;
+    let reach = if config.reaches_out() { Reach::Internet } else { Reach::Nowhere };
     fence::enter(Role::Porter, reach, &[])?;
     let settings = porter::Settings {
         imds_v1: config.aws.as_ref().is_some_and(|aws| aws.imds_v1),
@@ -120,16 +161,16 @@ fn porter(config: &Config, control: OwnedFd, held: Vec<OwnedFd>) -> anyhow::Resu
     let reload = |mut descriptors: Vec<OwnedFd>| {
         let files = descriptors.split_off(descriptors.len().min(1));
         let config: Config = serde_json::from_slice(&read_sealed(descriptors.pop()?).ok()?).ok()?;
-        sources(&config, files).ok()
+        fresh(&config, files).ok()
     };
     run(Role::Porter, async {
-        let start = porter::Start { control: Link::new(control)?, settings, sources: first, reload: Box::new(reload) };
+        let start = porter::Start { control: Link::new(control)?, settings, fresh: first, reload: Box::new(reload) };
         Ok(porter::serve(start).await?)
     })
 }
 
-/// How names become addresses; without a way out no files are handed over.
-fn sources(config: &Config, files: Vec<OwnedFd>) -> anyhow::Result<porter::Sources> {
+/// The clocks and rules of the kube door, and how names become addresses; without a way out no files are handed over.
+fn fresh(config: &Config, files: Vec<OwnedFd>) -> anyhow::Result<porter::Fresh> {
     let mut files = files.into_iter();
     let mut text = || match files.next() {
         Some(file) => read_sealed(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
@@ -137,7 +178,10 @@ fn sources(config: &Config, files: Vec<OwnedFd>) -> anyhow::Result<porter::Sourc
     };
     let resolv_conf = text().context("cannot read /etc/resolv.conf")?;
     let hosts = text().context("cannot read /etc/hosts")?;
-    Ok(porter::Sources { resolv_conf, hosts, addresses: config.egress.addresses.clone() })
+    let sources = porter::Sources { resolv_conf, hosts, addresses: config.egress.addresses.clone() };
+    let public = config.kube.public.as_ref().map(|door| door.names()).unwrap_or_default().into();
+    let kube = porter::Rules { clocks: config.kube.clocks, audit: config.kube.audit.clone(), public };
+    Ok(porter::Fresh { sources, kube })
 }
 
 fn host_key(file: OwnedFd) -> anyhow::Result<russh::keys::PrivateKey> {

@@ -1,5 +1,6 @@
 //! `stockade session`: what was recorded, for the one who reviews it.
 
+mod list;
 mod play;
 mod show;
 
@@ -11,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 
-use crate::recording::{self, Channel, Entry, Reader, Store, StoreError, Summary, visible};
-use crate::session::SessionId;
+use crate::recording::{self, Channel, Reader, Store, Summary};
+use crate::session::{self, SessionId, channel_name};
 
 /// See `stockade session --help`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,7 @@ enum Verb {
         id: String,
         #[arg(long, value_enum)]
         format: Format,
-        /// The channel (c1, c2, …); the first with a terminal unless named, all of them in `json`
+        /// The channel (c1, c2, …; k1, k2, … are streams on clusters); the first with a terminal unless named, all of them in `json`
         #[arg(long, value_name = "CHANNEL", value_parser = channel_number)]
         channel: Option<u32>,
     },
@@ -76,7 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let done = Store::open(&directory).map_err(anyhow::Error::from).and_then(|store| {
         let mut out = BufWriter::new(io::stdout().lock());
         let code = match args.verb {
-            Verb::List { json } => list(&store, json, &mut out),
+            Verb::List { json } => list::run(&store, json, &mut out),
             Verb::Show { id } => show::run(&store, &id, &mut out),
             Verb::Play(args) => play::run(&store, &args, &mut out),
             Verb::Export { id, format, channel } => export(&store, &id, format, channel, &mut out),
@@ -124,84 +125,19 @@ fn choose(store: &Store, session: SessionId, number: Option<u32>) -> anyhow::Res
     if let Some(channel) = channel {
         return Ok(channel.clone());
     }
-    let known: Vec<String> = summary.channels.iter().map(|channel| format!("c{}", channel.number)).collect();
+    let known: Vec<String> = summary.channels.iter().map(Channel::name).collect();
     match (number, known.is_empty()) {
         (_, true) => bail!("recording {session} has no channel"),
-        (Some(number), _) => bail!("recording {session} has no channel c{number}; it has {}", known.join(", ")),
+        (Some(number), _) => {
+            bail!("recording {session} has no channel {}; it has {}", channel_name(number), known.join(", "))
+        }
         (None, _) => bail!("recording {session} has no channel to show"),
     }
 }
 
 fn channel_number(text: &str) -> Result<u32, String> {
-    let number = text.strip_prefix('c').unwrap_or(text);
-    number.parse().map_err(|_| format!("'{text}' is not a channel; they are c1, c2, …"))
-}
-
-fn list(store: &Store, json: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let mut rows = vec![["ID", "START", "USER", "FROM", "LENGTH", "STATE", "CHANNELS"].map(str::to_owned)];
-    let mut code = ExitCode::SUCCESS;
-    for session in store.sessions()? {
-        match store.entry(session) {
-            Ok(entry) if json => writeln!(out, "{}", listed(&entry))?,
-            Ok(entry) => rows.push(row(&entry)),
-            // It was taken away since.
-            Err(recording::EntryError::Store(StoreError::Unknown { .. })) => {}
-            Err(e) => {
-                code = ExitCode::FAILURE;
-                eprintln!("stockade: recording {session}: {:#}", anyhow::Error::from(e));
-            }
-        }
-    }
-    if !json {
-        table(&rows, out)?;
-    }
-    Ok(code)
-}
-
-fn row(entry: &Entry) -> [String; 7] {
-    [
-        entry.session.to_string(),
-        format!("{:.0}", entry.started),
-        visible(&entry.header.user),
-        visible(&entry.header.from),
-        clock(entry.length),
-        entry.state.as_str().to_owned(),
-        entry.totals.channels.to_string(),
-    ]
-}
-
-fn listed(entry: &Entry) -> serde_json::Value {
-    serde_json::json!({
-        "session": entry.session.to_string(),
-        "started": entry.started.to_string(),
-        "user": entry.header.user,
-        "from": entry.header.from,
-        "seconds": entry.length.as_secs_f64(),
-        "state": entry.state.as_str(),
-        "reason": entry.reason,
-        "exit": entry.exit,
-        "channels": entry.totals.channels,
-        "execs": entry.totals.execs,
-        "events": entry.totals.events,
-        "input": entry.totals.input,
-        "output": entry.totals.output.saturating_add(entry.totals.error_output),
-        "size": entry.size,
-    })
-}
-
-/// Columns as wide as their widest cell, the last as it is.
-fn table(rows: &[[String; 7]], out: &mut impl Write) -> io::Result<()> {
-    let mut widths = [0; 7];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
+    session::channel_number(text)
+        .ok_or_else(|| format!("'{text}' is not a channel; they are c1, c2, … and, of streams on clusters, k1, k2, …"))
 }
 
 /// `1:02:03`, or `2:03`; below a minute with its tenths.
@@ -286,13 +222,13 @@ mod tests {
     fn a_list_is_a_table() {
         let (_directory, store) = recorded(true);
         assert_eq!(
-            text(|out| list(&store, false, out)),
+            text(|out| list::run(&store, false, out)),
             "\
 ID                                    START                 USER   FROM             LENGTH  STATE   CHANNELS
 01932c07-a6b1-7c3e-9d2f-0123456789ab  2024-11-14T16:00:00Z  alice  192.0.2.7:50022  1:15    closed  1
 "
         );
-        let json: serde_json::Value = serde_json::from_str(&text(|out| list(&store, true, out))).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text(|out| list::run(&store, true, out))).unwrap();
         assert_eq!((&json["user"], &json["seconds"]), (&"alice".into(), &75.0.into()));
     }
 
@@ -331,9 +267,68 @@ chain       whole and closed; "
     }
 
     #[test]
+    fn a_stream_on_a_cluster_is_shown_beside_the_channels() {
+        let (_directory, store) = recorded(true);
+        let session = SessionId::mint();
+        let wall = |s: i64| jiff::Timestamp::from_second(1_731_600_000 + s).unwrap();
+        let at = Duration::from_secs;
+        let number = session::FIRST_STREAM;
+        let stream = Box::new(recording::KubeStream {
+            audit_id: "5a3c".into(),
+            cluster: "hyades".into(),
+            namespace: "web".into(),
+            pod: "front-0".into(),
+            container: Some("app".into()),
+            subresource: "exec".into(),
+            command: vec!["sh".into(), "-l".into()],
+            terminal: true,
+        });
+        let header = open(&store, id()).unwrap().header().clone();
+        let (mut writer, mut file) = Writer::begin(session, wall(0), at(0), &header, Durability::Local);
+        let program = Some("k9s".into());
+        writer.push(at(1), &Event::Channel { number: 1, program, terminal: None, environment: vec![] });
+        writer.push(at(2), &Event::KubeStream { number, stream });
+        writer.push(at(2), &Event::Resize { number, columns: 132, rows: 43, width: 0, height: 0 });
+        writer.push(at(3), &Event::Output { number, data: "$ ls\r\n".into() });
+        writer.push(at(4), &Event::Resize { number, columns: 100, rows: 30, width: 0, height: 0 });
+        writer.push(at(5), &Event::ExitStatus { number, status: 3 });
+        file.extend(writer.close_frame(wall(5), at(5)).unwrap());
+        file.extend(writer.finish(wall(6), at(6), "exit"));
+        store.create(session).unwrap().write_all(&file).unwrap();
+
+        let shown = text(|out| show::run(&store, &session.to_string(), out));
+        let expected = "
+channels
+       1.0s  c1  k9s  (no terminal, no exit recorded)
+
+streams on clusters
+       2.0s  k1  exec hyades/web/front-0/app: sh -l  (xterm 132x43, exit 3)  audit 5a3c
+";
+        assert!(shown.contains(expected), "{shown}");
+        assert!(shown.contains("end         exit\n"), "the session did not end with 3: {shown}");
+        let number = channel_number("k1").unwrap();
+        let cast = text(|out| export(&store, &session.to_string(), Format::Asciicast, Some(number), out));
+        let header: serde_json::Value = serde_json::from_str(cast.lines().next().unwrap()).unwrap();
+        assert_eq!(header["term"], serde_json::json!({ "cols": 132, "rows": 43, "type": "xterm" }));
+        assert_eq!(header["stockade"]["stream"]["pod"], "front-0");
+        let rest: Vec<&str> = cast.lines().skip(1).collect();
+        assert_eq!(
+            rest,
+            [
+                r#"[0.000000, "r", "132x43"]"#,
+                r#"[1.000000, "o", "$ ls\r\n"]"#,
+                r#"[1.000000, "r", "100x30"]"#,
+                r#"[1.000000, "x", "3"]"#,
+            ]
+        );
+        let error = export(&store, &session.to_string(), Format::Text, Some(number + 1), &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().ends_with("has no channel k2; it has c1, k1"), "{error}");
+    }
+
+    #[test]
     fn an_unclosed_recording_is_said_so() {
         let (_directory, store) = recorded(false);
-        assert!(text(|out| list(&store, false, out)).contains("2.0s    unclosed  1"));
+        assert!(text(|out| list::run(&store, false, out)).contains("2.0s    unclosed  1"));
         assert!(text(|out| show::run(&store, "01932c", out)).contains("whole so far and unclosed"));
     }
 

@@ -34,8 +34,12 @@ fn file_name(path: &std::path::Path) -> anyhow::Result<String> {
 }
 
 /// The warden's, for sessions.
-pub fn terms(config: &Config) -> warden::Terms {
+pub fn terms(config: &Config, clusters: Vec<warden::clusters::Known>) -> warden::Terms {
     warden::Terms {
+        kube: std::sync::Arc::new(config.kube.clone()),
+        rbac: config.rbac.clone().map(std::sync::Arc::new),
+        cycle: cycle(config),
+        clusters,
         region: config.aws.as_ref().map(|aws| aws.region.clone()),
         linger: config.ssh.linger,
         // One user's connections must leave jails for others.
@@ -43,8 +47,19 @@ pub fn terms(config: &Config) -> warden::Terms {
         image: config.jail.image.clone(),
         role: config.aws.as_ref().map(|aws| aws.role.as_str().to_owned()),
         egress: std::sync::Arc::new(config.egress.clone()),
+        netblock: config.ssh.source_netblock,
+        ssh_port: config.listen.ssh.first().map_or(22, std::net::SocketAddr::port),
     }
 }
+
+/// As often as IAM is asked anew. What files say changes by a reload, which asks about everybody.
+fn cycle(config: &Config) -> Option<std::time::Duration> {
+    let aws = config.aws.as_ref().filter(|aws| aws.groups_from_iam || aws.keys_from_iam)?;
+    Some(aws.cache.max(SHORTEST_CYCLE))
+}
+
+/// A `cache` of nothing is for logins: whoever is in is not asked about without a pause.
+const SHORTEST_CYCLE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The warden's, for credentials.
 pub fn credentials(aws: &config::Aws) -> warden::credentials::Terms {
@@ -55,6 +70,19 @@ pub fn credentials(aws: &config::Aws) -> warden::credentials::Terms {
         duration: aws.duration,
     }
 }
+
+/// The warden's, for tokens: of the role that clusters know.
+pub fn cluster_credentials(config: &Config, aws: &config::Aws) -> warden::credentials::Terms {
+    let role = match &config.kube.role {
+        config::KubeRole::Separate(role) => role,
+        config::KubeRole::Same | config::KubeRole::None => &aws.role,
+    };
+    let policy = Some(NOTHING.to_owned());
+    warden::credentials::Terms { role: role.as_str().to_owned(), policy, ..credentials(aws) }
+}
+
+/// A token says who somebody is, which AWS tells even those who may do nothing.
+const NOTHING: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
 /// Key files beneath a descriptor, opened by the strict rules.
 pub fn key_files(directory: OwnedFd) -> warden::directory::Files {

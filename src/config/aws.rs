@@ -78,7 +78,7 @@ fn elsewhere(role: &Field<RoleTemplate>, account: &Field<Option<String>>, region
     mistakes
 }
 
-fn region(value: &Value<'_>) -> Parsed<String> {
+pub(super) fn region(value: &Value<'_>) -> Parsed<String> {
     let found = text(value)?;
     let parts: Vec<&str> = found.split('-').collect();
     let words =
@@ -134,7 +134,7 @@ fn policy(value: &Value<'_>, host: &Host<'_>) -> Parsed<String> {
 }
 
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_Tag.html>
-fn tags(value: &Value<'_>) -> Parsed<BTreeMap<String, String>> {
+pub(super) fn tags(value: &Value<'_>) -> Parsed<BTreeMap<String, String>> {
     let tags = map(|key, value| {
         let lower = key.to_lowercase();
         if lower.starts_with("aws:") || lower.starts_with("stockade:") {

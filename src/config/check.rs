@@ -8,24 +8,30 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
 use super::admission::{MaxStartups, Netblock, Penalties, netblock, network, penalties, startups};
+use super::rbac::Rbac;
 use super::read::{Field, Reading};
 use super::report::Mistake;
+use super::terms::Terms;
 use super::types::{Access, Algorithms, Audit, Config, Durability, Input, Listen, Recording, Ssh, State, Users};
 use super::value::{Parsed, Value, choice, duration, list, map, path, read, size, text, whole, wrong};
-use super::{aws, egress, jail};
+use super::{aws, egress, jail, kube, rbac};
 use crate::identity::{Pattern, Principal};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the check knows of the host: the text of its account files, and how to read the session policy's file.
+/// What the check knows of the host: the text of its account files, and how to read the files that the configuration
+/// names.
 pub struct Host<'a> {
     pub passwd: &'a str,
     pub subuid: &'a str,
     pub subgid: &'a str,
     pub read: &'a dyn Fn(&Path) -> Result<String, String>,
+    /// The same for a file that nobody else may read; what it says stays here.
+    pub secret: &'a dyn Fn(&Path) -> Result<Zeroizing<String>, String>,
 }
 
 /// Checks the text of a configuration file.
@@ -41,13 +47,19 @@ pub fn check(source: &str, host: &Host<'_>) -> Result<Config, Vec<Mistake>> {
     let listen = listen(r);
     let ssh = ssh(r, homes);
     let users = users(r, homes);
-    let aws = if r.has("aws") { aws::aws(r, host).map(Some) } else { Some(None) };
+    let has_aws = r.has("aws");
+    let aws = if has_aws { aws::aws(r, host).map(Some) } else { Some(None) };
     let access = access(r);
     let egress = egress::egress(r);
     let jail = jail::jail(r, host);
     let recording = recording(r, homes);
     let audit = audit(r, homes);
-    let roles = jail::roles(r, host, jail.as_ref());
+    let ground = kube::Ground { host, has_aws, aws: aws.as_ref().and_then(Option::as_ref), is_bastion: true };
+    let kube = kube::kube(r, &ground);
+    let rbac = rbac::rbac(r, &ground, kube.as_ref());
+    r.mistakes.extend(rbac.iter().flatten().flat_map(|rbac| apart_from(rbac, state.as_ref(), audit.as_ref())));
+    let laptops = kube.as_ref().is_some_and(|kube| kube.public.is_some());
+    let roles = jail::roles(r, host, jail.as_ref(), laptops);
     let mistakes = reading.finish();
     let whole = || {
         Some(Config {
@@ -63,7 +75,40 @@ pub fn check(source: &str, host: &Host<'_>) -> Result<Config, Vec<Mistake>> {
             state: state?,
             roles: roles?,
             egress: egress?,
+            kube: kube?,
+            rbac: rbac?,
         })
+    };
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    whole().ok_or_else(|| vec![Mistake::nowhere("a setting was refused without a reason", "report this as a bug")])
+}
+
+/// Checks what `access` must know of it, and leaves the rest unread: the machine may be no bastion.
+pub fn check_access(source: &str, host: &Host<'_>) -> Result<Terms, Vec<Mistake>> {
+    const BASTIONS: [&str; 9] = ["access", "audit", "egress", "jail", "listen", "recording", "roles", "ssh", "state"];
+    let (root, errors) = DeTable::parse_recoverable(source);
+    if !errors.is_empty() {
+        return Err(syntax(source, &errors));
+    }
+    let mut reading = Reading::new(root.into_inner());
+    let r = &mut reading;
+    let users = users(r, None);
+    r.leave(&BASTIONS);
+    let has_aws = r.has("aws");
+    let aws = if has_aws { aws::aws(r, host).map(Some) } else { Some(None) };
+    let ground = kube::Ground { host, has_aws, aws: aws.as_ref().and_then(Option::as_ref), is_bastion: false };
+    let kube = kube::kube(r, &ground);
+    if !r.has("rbac") {
+        let hint = "add [rbac]: without it groups are no access to clusters";
+        r.mistakes.push(Mistake::nowhere("there is no section `rbac`", hint));
+    }
+    let rbac = rbac::rbac(r, &ground, kube.as_ref());
+    let mistakes = reading.finish();
+    let whole = || {
+        let digest = hex(&Sha256::digest(source.as_bytes()));
+        Some(Terms { digest, aws: aws?, kube: kube?, rbac: rbac??, groups: users?.groups })
     };
     if !mistakes.is_empty() {
         return Err(mistakes);
@@ -273,6 +318,19 @@ fn audit(r: &mut Reading<'_>, state: Option<&State>) -> Option<Audit> {
     }
     r.mistakes.extend(apart("file", &file, state));
     Some(Audit { file: file.value? })
+}
+
+/// What `access` writes is nobody else's.
+fn apart_from(rbac: &Rbac, state: Option<&State>, audit: Option<&Audit>) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for (key, path) in [("audit", &rbac.audit), ("state", &rbac.state)] {
+        mistakes.extend(misplaced(key, path, &None, state));
+    }
+    if audit.is_some_and(|audit| audit.file == rbac.audit) {
+        let what = "`audit` of [rbac] is the `file` of [audit]";
+        mistakes.push(Mistake::nowhere(what, "give it a file of its own: two processes would break the chain"));
+    }
+    mistakes
 }
 
 fn state(r: &mut Reading<'_>) -> Option<State> {

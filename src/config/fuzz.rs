@@ -16,7 +16,8 @@ stockade-tally:x:995:995::/:/usr/sbin/nologin
 pub fn configuration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let read = |_: &Path| Ok("{\"Version\": \"2012-10-17\", \"Statement\": []}".to_owned());
-    let host = Host { passwd: PASSWD, subuid: "alice:100000:65536\n", subgid: "", read: &read };
+    let secret = |_: &Path| Err("there is none here".to_owned());
+    let host = Host { passwd: PASSWD, subuid: "alice:100000:65536\n", subgid: "", read: &read, secret: &secret };
     match check(&text, &host) {
         Ok(config) => travels(&config),
         Err(mistakes) => shown(&text, mistakes),

@@ -101,8 +101,14 @@ fn shell(value: &Value<'_>) -> Parsed<String> {
     )
 }
 
-pub(super) fn roles(r: &mut Reading<'_>, host: &Host<'_>, jail: Option<&Jail>) -> Option<Roles> {
+/// `laptops`: there is a portal, which needs an account.
+pub(super) fn roles(r: &mut Reading<'_>, host: &Host<'_>, jail: Option<&Jail>, laptops: bool) -> Option<Roles> {
     let mut s = r.section("roles");
+    let portal = laptops.then(|| ("portal", role(&mut s, "portal", "stockade-portal", host)));
+    if !laptops {
+        // Named ahead of need: not resolved, since nobody runs as it.
+        s.maybe("portal", text);
+    }
     let accounts = [
         ("gate", role(&mut s, "gate", "stockade-gate", host)),
         ("warden", role(&mut s, "warden", "stockade", host)),
@@ -111,17 +117,25 @@ pub(super) fn roles(r: &mut Reading<'_>, host: &Host<'_>, jail: Option<&Jail>) -
         ("tally", role(&mut s, "tally", "stockade-tally", host)),
     ];
     s.close();
-    for (number, (name, field)) in accounts.iter().enumerate() {
+    for (number, (name, field)) in accounts.iter().chain(&portal).enumerate() {
         let Some(account) = field.value else { continue };
         r.mistakes.extend(unfit(name, field, account, jail));
-        let twin = accounts.iter().take(number).find(|(_, other)| other.value.is_some_and(|o| o.uid == account.uid));
+        let twin = accounts
+            .iter()
+            .chain(&portal)
+            .take(number)
+            .find(|(_, other)| other.value.is_some_and(|o| o.uid == account.uid));
         if let Some((twin, _)) = twin {
             let hint = "each role needs a uid of its own, or one could trace the other";
             r.mistakes.push(field.mistake(format!("`{name}` has the uid of `{twin}` ({})", account.uid), hint));
         }
     }
     let [gate, warden, porter, keeper, tally] = accounts.map(|(_, field)| field.value);
-    Some(Roles { gate: gate?, warden: warden?, porter: porter?, keeper: keeper?, tally: tally? })
+    let portal = match portal {
+        Some((_, field)) => Some(field.value?),
+        None => None,
+    };
+    Some(Roles { gate: gate?, warden: warden?, porter: porter?, keeper: keeper?, tally: tally?, portal })
 }
 
 fn role(s: &mut Section<'_, '_>, key: &'static str, name: &str, host: &Host<'_>) -> Field<Account> {

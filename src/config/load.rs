@@ -3,9 +3,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
+use zeroize::Zeroizing;
 
-use super::check::{Host, check};
+use super::check::{Host, check, check_access};
 use super::report::{Mistake, Report};
+use super::terms::Terms;
 use super::types::Config;
 
 /// More than any configuration or policy has.
@@ -19,8 +21,19 @@ pub fn load(path: &Path) -> Result<Config, Report> {
         plain(path).map_err(|what| unread(what, "name the file with --config; it must be root's alone to write"))?;
     let listed = |path| listed(path).map_err(|what| unread(what, "stockade must see whose uids are taken"));
     let (passwd, subuid, subgid) = (listed("/etc/passwd")?, listed("/etc/subuid")?, listed("/etc/subgid")?);
-    let host = Host { passwd: &passwd, subuid: &subuid, subgid: &subgid, read: &plain };
+    let host = Host { passwd: &passwd, subuid: &subuid, subgid: &subgid, read: &plain, secret: &secret };
     check(&text, &host).map_err(|mistakes| report(&text, mistakes))
+}
+
+/// Reads what `access` must know of a configuration file: only `[aws]`, `[kube]`, `[rbac]` and `[users] groups` are
+/// checked, for the machine may have none of a bastion's accounts and keys.
+pub fn load_access(path: &Path) -> Result<Terms, Report> {
+    let report = |text: &str, mistakes| Report::new(path, text, mistakes);
+    let text = plain(path).map_err(|what| {
+        report("", vec![Mistake::nowhere(what, "name the file with --config; it must be root's alone to write")])
+    })?;
+    let host = Host { passwd: "", subuid: "", subgid: "", read: &plain, secret: &secret };
+    check_access(&text, &host).map_err(|mistakes| report(&text, mistakes))
 }
 
 /// An account file of the host; a host without one has no accounts in it.
@@ -34,6 +47,20 @@ fn listed(path: &str) -> Result<String, String> {
 
 /// A plain file that only its owner can change: whoever writes the configuration is root in all but name.
 fn plain(path: &Path) -> Result<String, String> {
+    text(path, open(path, 0o022)?)
+}
+
+fn secret(path: &Path) -> Result<Zeroizing<String>, String> {
+    text(path, open_secret(path)?).map(Zeroizing::new)
+}
+
+/// A plain file that nobody but its owner can read.
+pub fn open_secret(path: &Path) -> Result<fs_err::File, String> {
+    open(path, 0o077)
+}
+
+/// Opens a plain file of root's or ours whose mode has none of the `closed` bits.
+fn open(path: &Path, closed: u32) -> Result<fs_err::File, String> {
     let shown = path.display();
     // O_NONBLOCK: the open of a FIFO would wait for its writer.
     let mut options = fs_err::OpenOptions::new();
@@ -43,12 +70,18 @@ fn plain(path: &Path) -> Result<String, String> {
     if !about.is_file() {
         return Err(format!("'{shown}' is not a plain file"));
     }
-    if about.mode() & 0o022 != 0 {
-        return Err(format!("'{shown}' can be written by others (mode {:04o})", about.mode() & 0o7777));
+    if about.mode() & closed != 0 {
+        let how = if about.mode() & closed & 0o022 != 0 { "written" } else { "read" };
+        return Err(format!("'{shown}' can be {how} by others (mode {:04o})", about.mode() & 0o7777));
     }
     if about.uid() != 0 && about.uid() != rustix::process::geteuid().as_raw() {
         return Err(format!("'{shown}' belongs to user {}, who can change it", about.uid()));
     }
+    Ok(file)
+}
+
+fn text(path: &Path, file: fs_err::File) -> Result<String, String> {
+    let shown = path.display();
     let mut text = String::new();
     match file.take(LIMIT + 1).read_to_string(&mut text) {
         Err(error) => Err(error.to_string()),

@@ -11,18 +11,26 @@ mod check;
 mod egress;
 mod jail;
 pub mod keyfile;
+mod kube;
 mod load;
+pub mod rbac;
 mod read;
 mod reload;
 mod report;
+mod terms;
 mod types;
 mod value;
 
 pub use admission::{MaxStartups, Netblock, Network, Overflow, Penalties};
-pub use check::{Host, check};
+pub use check::{Host, check, check_access};
 pub use egress::{Allow, Egress, EgressLimits, EgressRule, Preset};
-pub use load::load;
+pub use kube::{
+    AsRule, AuditRule, Clocks, ClusterRule, Discover, Entry, Kube, KubeRole, KubeconfigEntry, Level, NotUsable, Proof,
+    PublicDoor, StaticCluster, StaticWay, entry,
+};
+pub use load::{load, load_access, open_secret};
 pub use report::{Mistake, Report};
+pub use terms::Terms;
 
 pub use types::{
     Access, Account, Algorithms, Audit, Aws, Config, Durability, Home, Input, Jail, Listen, NotARole, Recording,

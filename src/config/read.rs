@@ -66,11 +66,19 @@ impl<'i> Reading<'i> {
         Section { name, span, table, asked: Vec::new(), reading: self }
     }
 
+    /// Leaves sections to somebody else.
+    pub fn leave(&mut self, names: &[&'static str]) {
+        for name in names {
+            drop(take(&mut self.root, name));
+        }
+    }
+
     /// Reports what nobody asked for; the last step.
     pub fn finish(mut self) -> Vec<Mistake> {
         let sections: Vec<&str> = self.known.iter().map(|(name, _)| *name).collect();
-        // `[aws]` is read only if it is there.
-        let sections: Vec<&str> = if sections.contains(&"aws") { sections } else { [sections, vec!["aws"]].concat() };
+        // These are read only if they are there.
+        let absent = ["aws", "rbac"].into_iter().filter(|name| !sections.contains(name));
+        let sections: Vec<&str> = sections.iter().copied().chain(absent).collect();
         for (name, _) in self.root.iter() {
             let found = name.get_ref();
             let hint = match (nearest(found, sections.iter().copied()), self.home_of(found)) {

@@ -4,6 +4,8 @@ use std::time::Duration;
 use super::*;
 
 mod egress;
+mod kube;
+mod rbac;
 
 const SAMPLE: &str = include_str!("sample.toml");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash
@@ -13,6 +15,7 @@ stockade:x:992:992::/:/usr/sbin/nologin
 stockade-door:x:993:993::/:/usr/sbin/nologin
 stockade-keep:x:994:994::/:/usr/sbin/nologin
 stockade-tally:x:995:995::/:/usr/sbin/nologin
+stockade-portal:x:996:996::/:/usr/sbin/nologin
 ";
 const LEAST: &str = "[listen]
 ssh = ['127.0.0.1:2222']
@@ -24,8 +27,12 @@ fn no_file(path: &Path) -> Result<String, String> {
     Err(format!("no '{}' in this test", path.display()))
 }
 
+fn no_secret(path: &Path) -> Result<zeroize::Zeroizing<String>, String> {
+    no_file(path).map(zeroize::Zeroizing::new)
+}
+
 fn host() -> Host<'static> {
-    Host { passwd: PASSWD, subuid: "alice:100000:65536\n", subgid: "", read: &no_file }
+    Host { passwd: PASSWD, subuid: "alice:100000:65536\n", subgid: "", read: &no_file, secret: &no_secret }
 }
 
 fn good(source: &str) -> Config {
@@ -74,6 +81,7 @@ fn the_sample_shows_the_defaults() {
     sample.aws = None;
     sample.egress.addresses.clear();
     sample.egress.allow.clear();
+    sample.kube.role = KubeRole::None;
     assert_eq!(sample, least);
     let short = "[aws]\nregion = 'us-east-1'\nrole = 'arn:aws:iam::123456789012:role/bastion/{user}'\n";
     let mut aws = good(SAMPLE).aws.unwrap();

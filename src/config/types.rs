@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::{MaxStartups, Netblock, Network, Penalties};
 use super::egress::Egress;
+use super::kube::Kube;
+use super::rbac::Rbac;
 use crate::identity::{Pattern, Principal};
 
 /// A configuration without mistakes. Only the loader makes one; the roles read it back from JSON.
@@ -27,6 +29,17 @@ pub struct Config {
     pub state: State,
     pub roles: Roles,
     pub egress: Egress,
+    #[serde(default)]
+    pub kube: Kube,
+    #[serde(default)]
+    pub rbac: Option<Rbac>,
+}
+
+impl Config {
+    /// Whether the porter connects to anything: by a rule of the egress door, or to a cluster.
+    pub fn reaches_out(&self) -> bool {
+        !self.egress.allow.is_empty() || !self.kube.clusters.is_empty() || !self.kube.discover.is_empty()
+    }
 }
 
 /// Where stockade listens.
@@ -191,11 +204,11 @@ pub struct Audit {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Holds `images/` and `homes/`.
+    /// Holds `images/`, `homes/` and `locks/`.
     pub directory: PathBuf,
 }
 
-/// The accounts of the roles: five different uids, none of them root's or a jail's.
+/// The accounts of the roles: different uids, none of them root's or a jail's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roles {
     pub gate: Account,
@@ -203,6 +216,9 @@ pub struct Roles {
     pub porter: Account,
     pub keeper: Account,
     pub tally: Account,
+    /// Only where laptops have a door.
+    #[serde(default)]
+    pub portal: Option<Account>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

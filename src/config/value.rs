@@ -1,6 +1,6 @@
 //! One value of the file: its kind, its bounds, and the sentence when it is something else.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Component, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -195,6 +195,7 @@ fn table<'v, 'i>(value: &'v Value<'i>) -> Parsed<&'v DeTable<'i>> {
 /// A table that is an item of a list: every setting is asked for, what nobody asked for is a mistake.
 pub(super) struct Fields<'v, 'i> {
     table: &'v DeTable<'i>,
+    span: Range<usize>,
     what: &'static str,
     asked: Vec<&'static str>,
     mistakes: Vec<Mistake>,
@@ -202,7 +203,7 @@ pub(super) struct Fields<'v, 'i> {
 
 impl<'v, 'i> Fields<'v, 'i> {
     pub fn of(value: &'v Value<'i>, what: &'static str) -> Parsed<Self> {
-        Ok(Self { table: table(value)?, what, asked: Vec::new(), mistakes: Vec::new() })
+        Ok(Self { table: table(value)?, span: value.span(), what, asked: Vec::new(), mistakes: Vec::new() })
     }
 
     /// A setting, or its default; the default too where a mistake was noted.
@@ -217,6 +218,20 @@ impl<'v, 'i> Fields<'v, 'i> {
                 default
             }
         }
+    }
+
+    /// A setting that may be missing.
+    pub fn maybe<T>(&mut self, key: &'static str, parse: impl Fn(&Value<'_>) -> Parsed<T>) -> Option<T> {
+        self.or(key, None, |value| parse(value).map(Some))
+    }
+
+    /// A setting that must be there; `None` where a mistake was noted.
+    pub fn must<T>(&mut self, key: &'static str, example: &str, parse: impl Fn(&Value<'_>) -> Parsed<T>) -> Option<T> {
+        if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
+            let what = format!("`{key}` is missing from {}", self.what);
+            self.mistakes.push(Mistake::at(self.span.clone(), what, format!("add {key} = {example}")));
+        }
+        self.maybe(key, parse)
     }
 
     pub fn close(mut self) -> Parsed<()> {

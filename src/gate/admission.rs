@@ -7,11 +7,10 @@ use ipnet::IpNet;
 use super::Settings;
 use super::keeper::Witness;
 use super::lobby::{Displaced, Full, Lobby, Ticket, dice};
-use super::meter::Meter;
 use super::penalties::{Barred, Ended, Offence, Table};
-use super::source::Source;
-use crate::audit::Event;
+use crate::audit::{Event, Meter};
 use crate::config::Netblock;
+use crate::policy::Source;
 
 /// Who may knock: decided before a connection costs anything, and told in no more lines than the audit can hold.
 #[derive(Debug)]

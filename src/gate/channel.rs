@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::GateError;
 use super::input::Input;
 use super::streams::Streams;
-use super::warden::Verdict;
+use super::warden::{Answered, Verdict};
 use crate::privsep::link::LinkError;
 use crate::privsep::stream::{FromKeeper, GateEnd};
 use crate::privsep::{Accusation, Role};
@@ -92,11 +92,26 @@ impl Errand {
                 }
             }
             Ok(Ok(Verdict::Refused { sentence, code })) => (sentence, code),
+            Ok(Ok(Verdict::Answered(answered))) => return self.print(terminal, answered).await,
             Ok(Err(_)) => ("the bastion's authority was restarted; log in again".into(), FAILED),
             Err(_) => ("the session could not be started in time; try again".into(), FAILED),
         };
         self.say(terminal, &sentence).await?;
         self.exit(code).await
+    }
+
+    /// An answer that needed no program.
+    async fn print(&self, terminal: bool, answered: Answered) -> Result<(), Gone> {
+        for part in answered.output {
+            let text = part.expose();
+            let bytes =
+                if terminal { text.replace('\n', "\r\n").into() } else { Bytes::copy_from_slice(text.as_bytes()) };
+            self.out.data_bytes(bytes).await?;
+        }
+        if !answered.errors.is_empty() {
+            self.say(terminal, &answered.errors).await?;
+        }
+        self.exit(answered.code).await
     }
 
     async fn carry(&self, terminal: bool, stream: OwnedFd) -> Result<(), Gone> {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use russh::keys::PublicKey;
-use russh::server::{ChannelOpenHandle, Session};
+use russh::server::{Auth, ChannelOpenHandle, Session};
 use russh::{ChannelId, ChannelOpenFailure};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -76,6 +76,8 @@ pub struct Client {
     user: String,
     session: Arc<OnceLock<SessionId>>,
     channels: HashMap<ChannelId, Open>,
+    /// Keys that did not do.
+    rejected: usize,
     opened: u32,
     refused: u32,
     /// What was refused with no place for a sentence: the next program's standard error is the first there is.
@@ -119,6 +121,7 @@ impl Client {
             user: String::new(),
             session: Arc::default(),
             channels: HashMap::new(),
+            rejected: 0,
             opened: 0,
             refused: 0,
             owed: None,
@@ -128,6 +131,11 @@ impl Client {
 
     async fn ask(&mut self, question: Question, user: &str, key: &PublicKey) -> Result<bool, ConnectionError> {
         self.progress.tries();
+        // russh counts the `none` that most clients begin with among the tries, so it is let count one more than there
+        // may be; a client that begins with a key gets no further for it.
+        if self.rejected >= self.gate.settings.max_auth_tries {
+            return Ok(false);
+        }
         let Ok(wire) = key.to_bytes() else { return Ok(false) };
         // Before anything is proved a client may send 256 KiB of key: more than a message to the warden holds.
         if wire.len() > request::LONGEST_KEY {
@@ -151,6 +159,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    fn reject(&mut self) -> Auth {
+        self.rejected += 1;
+        Auth::reject()
     }
 
     fn refuse(&mut self, what: &str) -> Result<(), ConnectionError> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use super::MaxStartups;
-use super::source::Source;
+use crate::policy::Source;
 
 /// Who has connected and not yet logged in.
 ///

@@ -11,11 +11,10 @@ mod connection;
 mod input;
 mod keeper;
 mod lobby;
-mod meter;
 mod penalties;
+pub mod portal;
 mod request;
 mod settings;
-mod source;
 mod streams;
 mod warden;
 mod wire;
@@ -132,7 +131,7 @@ pub async fn serve(start: Start) -> Result<(), GateError> {
                 match role {
                     Role::Warden => link(role, socket, &warden_links).await?,
                     Role::Keeper => link(role, socket, &keeper_links).await?,
-                    Role::Gate | Role::Porter | Role::Tally => return Err(GateError::Breach("a peer that is none")),
+                    _ => return Err(GateError::Breach("a peer that is none")),
                 }
             }
             FromJailer::Told(JailerToGate::Stream { session, number }) => {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::source::Source;
 use crate::config::{Overflow, Penalties};
+use crate::policy::Source;
 
 /// What a connection that logged nobody in did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -104,7 +104,7 @@ impl Settings {
             window_size: input::WINDOW,
             maximum_packet_size: crate::privsep::stream::LONGEST_DATA as u32,
             preferred: self.algorithms.preferred(),
-            // russh counts the `none` probe with which every client begins.
+            // russh counts the `none` probe with which most clients begin; `Client::ask` holds the others to the number.
             max_auth_attempts: self.max_auth_tries.saturating_add(1),
             inactivity_timeout: None,
             // None is none; zero would be one after the other.

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::GateError;
 use super::streams::Streams;
+use crate::identity::Secret;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{Channel, Claim, Connection, GateToWarden, Number, WardenToGate};
 use crate::privsep::{Accusation, Role};
@@ -41,6 +42,8 @@ struct State {
     present: bool,
     asks: HashMap<Connection, (Question, oneshot::Sender<bool>)>,
     channels: HashMap<(Connection, Channel), oneshot::Sender<Verdict>>,
+    /// Answers of which more is to come.
+    parts: HashMap<(Connection, Channel), Vec<Secret>>,
     connections: HashMap<Connection, mpsc::Sender<String>>,
 }
 
@@ -52,10 +55,20 @@ pub enum Question {
 }
 
 /// What became of a channel's wish.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Verdict {
     Running { session: SessionId, number: Number },
     Refused { sentence: String, code: u32 },
+    Answered(Answered),
+}
+
+/// What a verb of ours has to say.
+#[derive(Debug)]
+pub struct Answered {
+    /// In the parts that it came in.
+    pub output: Vec<Secret>,
+    pub errors: String,
+    pub code: u32,
 }
 
 /// The warden did not answer.
@@ -141,7 +154,11 @@ impl Warden {
     }
 
     pub async fn closed(&self, term: Term, connection: Connection, channel: Channel) {
-        self.state().channels.remove(&(connection, channel));
+        {
+            let mut state = self.state();
+            state.channels.remove(&(connection, channel));
+            state.parts.remove(&(connection, channel));
+        }
         let _ = self.tell(term, GateToWarden::Closed { connection, channel }).await;
     }
 
@@ -152,6 +169,7 @@ impl Warden {
             state.connections.remove(&connection);
             state.asks.remove(&connection);
             state.channels.retain(|(of, _), _| *of != connection);
+            state.parts.retain(|(of, _), _| *of != connection);
         }
         if asked {
             // Whoever is the warden now: it may have found this connection's session standing.
@@ -218,6 +236,7 @@ impl Warden {
         state.present = false;
         state.asks.clear();
         state.channels.clear();
+        state.parts.clear();
     }
 
     async fn listen(&self, link: &WardenLink, streams: &Streams) -> LinkError {
@@ -248,6 +267,10 @@ impl Warden {
                     let _ = waiting.send(Verdict::Refused { sentence, code });
                 }
             }
+            WardenToGate::Answer { connection, channel, output, errors, code } => {
+                state.answered((connection, channel), output, errors, code);
+            }
+            WardenToGate::Unattended { session, number } => streams.refuse(session, number),
             WardenToGate::Drop { connection, sentence } => {
                 if let Some(ends) = state.connections.get(&connection) {
                     // Full: it is ending already.
@@ -261,6 +284,19 @@ impl Warden {
 impl State {
     fn serves(&self, term: Term) -> bool {
         self.present && self.term == term
+    }
+
+    fn answered(&mut self, of: (Connection, Channel), output: Secret, errors: String, code: Option<u32>) {
+        // Nobody waits for it any more.
+        if !self.channels.contains_key(&of) {
+            return;
+        }
+        self.parts.entry(of).or_default().push(output);
+        let Some(code) = code else { return };
+        let output = self.parts.remove(&of).unwrap_or_default();
+        if let Some(waiting) = self.channels.remove(&of) {
+            let _ = waiting.send(Verdict::Answered(Answered { output, errors, code }));
+        }
     }
 
     fn answer(&mut self, question: Question, connection: Connection, yes: bool) {

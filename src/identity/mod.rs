@@ -3,13 +3,16 @@
 //! Knows nothing of sockets, clocks or AWS. What is proved here is only the shape of a claim.
 
 pub mod authorized_keys;
+pub mod eks;
 mod options;
+mod partition;
 mod pattern;
 mod principal;
 mod public_key;
 mod secret;
 mod source;
 
+pub use partition::partition;
 pub use pattern::Pattern;
 pub use principal::{NotAPrincipal, Principal};
 pub use public_key::{BadKey, KeyKind, fingerprint};

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use minicbor::{Decode, Encode};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Text that must not be printed: no `Display`, a `Debug` that shows nothing, wiped when dropped.
@@ -18,6 +19,15 @@ impl Secret {
         &self.0
     }
 }
+
+/// In constant time.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

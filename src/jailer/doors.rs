@@ -36,6 +36,8 @@ const V6: [Ipv6Addr; 2] =
 
 /// Where people look for a proxy.
 const EGRESS: u16 = 3128;
+/// And for an API server.
+const KUBE: u16 = 6443;
 
 /// Raises `lo`, gives it the doors' addresses and listens on all of them, in the order of `DOORS`.
 pub fn open() -> Result<Vec<OwnedFd>, Fault> {
@@ -58,7 +60,7 @@ fn listen_at(door: Door) -> Result<OwnedFd, Fault> {
     let family = match door {
         Door::Control => AddressFamily::UNIX,
         Door::MetadataV6 | Door::PodIdentityV6 => AddressFamily::INET6,
-        Door::Metadata | Door::Container | Door::PodIdentity | Door::Egress => AddressFamily::INET,
+        Door::Metadata | Door::Container | Door::PodIdentity | Door::Egress | Door::Kube => AddressFamily::INET,
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None).step("make a door's socket")?;
@@ -72,6 +74,7 @@ fn listen_at(door: Door) -> Result<OwnedFd, Fault> {
         Door::MetadataV6 => at(metadata6.into()),
         Door::PodIdentityV6 => at(pod6.into()),
         Door::Egress => bind(&socket, &SocketAddr::new(Ipv4Addr::LOCALHOST.into(), EGRESS)),
+        Door::Kube => bind(&socket, &SocketAddr::new(Ipv4Addr::LOCALHOST.into(), KUBE)),
         Door::Control => SocketAddrUnix::new_abstract_name(b"stockade").and_then(|name| bind(&socket, &name)),
     }
     .step("bind a door")?;

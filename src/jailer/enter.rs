@@ -30,6 +30,15 @@ use crate::sys::exec::exec_path;
 use crate::sys::seccomp::{Listener, install};
 use crate::sys::signal;
 
+/// What `ps` shows of the `stockade` command until it is the shell. Its arguments: the shell's path, then its words.
+pub const LOGIN: &str = "stockade: login";
+
+/// The variable that tells `LOGIN` the names of the clusters.
+pub const CLUSTERS: &str = "STOCKADE_CLUSTERS";
+
+/// The `stockade` command inside a jail.
+const COMMAND: &str = "/usr/local/bin/stockade";
+
 /// A program to start.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -45,6 +54,8 @@ pub struct Launch<'a> {
     pub home: &'a str,
     pub environment: &'a [(String, String)],
     pub exec_audit: bool,
+    /// Through the `stockade` command, which brings the user's kubeconfig in step and then becomes the shell.
+    pub in_step: bool,
 }
 
 /// A program on its way.
@@ -188,8 +199,10 @@ fn command_line(launch: &Launch<'_>) -> Result<(CString, Vec<CString>), Fault> {
         Program::Shell => vec![format!("-{name}")],
         Program::Exec(command) => vec![name.to_owned(), "-c".to_owned(), command.clone()],
     };
-    let path = text(launch.shell.to_owned())?;
-    Ok((path, words.into_iter().map(text).collect::<Result<_, _>>()?))
+    let before = launch.in_step.then(|| [LOGIN.to_owned(), launch.shell.to_owned()]);
+    let path = if launch.in_step { COMMAND } else { launch.shell };
+    let words = before.into_iter().flatten().chain(words);
+    Ok((text(path.to_owned())?, words.map(text).collect::<Result<_, _>>()?))
 }
 
 fn environment(launch: &Launch<'_>) -> Result<Vec<CString>, Fault> {

@@ -55,7 +55,8 @@ pub struct Channel {
     pub master: Option<OwnedFd>,
     /// Our ends of stdin, stdout and stderr, where there is no terminal.
     pub pipes: Vec<OwnedFd>,
-    pub listener: Option<OwnedFd>,
+    /// The listener of its exec attempts, and the slate they are written on.
+    pub execs: Option<[OwnedFd; 2]>,
     pub fault: Option<String>,
     pub running: bool,
 }

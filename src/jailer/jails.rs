@@ -43,8 +43,8 @@ impl Jailer {
                     self.tell(Role::Warden, JailerToWarden::Failed { session, reason: fault.to_string() }, Vec::new());
                 }
             }
-            WardenToJailer::Start { session, number, wish } => {
-                if let Err(fault) = self.start(session, number, &wish) {
+            WardenToJailer::Start { session, number, wish, clusters } => {
+                if let Err(fault) = self.start(session, number, &wish, clusters.as_deref()) {
                     self.not_started(session, number, fault.to_string());
                 }
             }
@@ -156,7 +156,13 @@ impl Jailer {
         made.try_clone().step("hold the user namespace")
     }
 
-    fn start(&mut self, session: SessionId, number: Number, wish: &Wish) -> Result<(), Fault> {
+    fn start(
+        &mut self,
+        session: SessionId,
+        number: Number,
+        wish: &Wish,
+        clusters: Option<&[String]>,
+    ) -> Result<(), Fault> {
         let Some(jail) = self.jails.get_mut(&session).filter(|jail| jail.stage == Stage::Standing) else {
             return Err(Fault::new("start the program", "the jail has ended"));
         };
@@ -174,8 +180,9 @@ impl Jailer {
             pipes: <&[OwnedFd; 3]>::try_from(&theirs[..]).ok().map(|pipes| pipes.each_ref().map(AsFd::as_fd)),
             shell: &self.plan.shell,
             home: &format!("/home/{}", jail.user),
-            environment: &environment(&self.plan, jail, wish),
+            environment: &environment(&self.plan, jail, wish, clusters),
             exec_audit: self.plan.exec_audit,
+            in_step: clusters.is_some(),
         };
         let tools = Tools {
             alone: &self.alone,
@@ -282,7 +289,7 @@ fn pipes(first_uid: u32) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>), Fault> {
 }
 
 /// The later a line stands, the more it counts: the client's wishes never hide what the jail says of itself.
-fn environment(plan: &Plan, jail: &Jail, wish: &Wish) -> Vec<(String, String)> {
+fn environment(plan: &Plan, jail: &Jail, wish: &Wish, clusters: Option<&[String]>) -> Vec<(String, String)> {
     let mut all = plan.environment.clone();
     all.extend(wish.environment.clone());
     let name = jail.user.as_str();
@@ -297,6 +304,10 @@ fn environment(plan: &Plan, jail: &Jail, wish: &Wish) -> Vec<(String, String)> {
     say("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v1/credentials");
     say("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/run/stockade/token");
     say("AWS_CONTAINER_AUTHORIZATION_TOKEN", jail.token.expose());
+    if let Some(clusters) = clusters {
+        // For `LOGIN` alone, which takes it away. No name has a space in it.
+        say(enter::CLUSTERS, &clusters.join(" "));
+    }
     if let Some(region) = &jail.region {
         say("AWS_REGION", region);
         say("AWS_DEFAULT_REGION", region);

@@ -27,6 +27,7 @@ mod supervise;
 mod userns;
 mod watch;
 
+pub use enter::{CLUSTERS, LOGIN};
 pub use fault::{Fault, Step};
 pub use filter::allows;
 pub use jail::instance_directory;

@@ -12,7 +12,7 @@ pub struct Plan {
     /// Tells apart the cgroups and run directories of several bastions on one host.
     #[n(0)]
     pub instance: String,
-    /// In the order of `Role::ALL`.
+    /// In the order of `Role::ALL`; the portal's only where there is one.
     #[n(1)]
     pub accounts: Vec<Account>,
     /// The first jail's uid 0; each jail has the next 65536.
@@ -44,7 +44,12 @@ pub struct Plan {
     pub digest: String,
     /// Somebody may reach something outside: the porter gets the host's network, and its names.
     #[n(13)]
-    pub egress: bool,
+    pub reaches_out: bool,
+    /// Laptops have a door: a certificate, its key, and so many listeners.
+    #[n(14)]
+    pub portal: Option<u32>,
+    #[n(15)]
+    pub kubeconfigs: u32,
 }
 
 #[derive(Clone, Copy, Debug, Encode, Decode)]
@@ -85,7 +90,21 @@ pub struct Held {
     pub recordings: OwnedFd,
     pub audit: OwnedFd,
     pub keys: OwnedFd,
+    pub locks: OwnedFd,
+    /// Tells of every change in `locks`.
+    pub lock_changes: OwnedFd,
     pub host_keys: Vec<OwnedFd>,
+    /// For the warden alone; in the order of `Kube::kubeconfigs`.
+    pub kubeconfigs: Vec<OwnedFd>,
+    pub listeners: Vec<OwnedFd>,
+    pub portal: Portal,
+}
+
+/// What the portal holds; nothing where there is none.
+#[derive(Debug, Default)]
+pub struct Portal {
+    /// Certificate chain and key.
+    pub certificate: Vec<OwnedFd>,
     pub listeners: Vec<OwnedFd>,
 }
 
@@ -94,10 +113,29 @@ impl Held {
     pub fn sort(plan: &Plan, descriptors: Vec<OwnedFd>) -> Option<Self> {
         let mut rest = descriptors.into_iter();
         let (configuration, recordings, audit, keys) = (rest.next()?, rest.next()?, rest.next()?, rest.next()?);
+        let (locks, lock_changes) = (rest.next()?, rest.next()?);
         let host_keys: Vec<OwnedFd> = rest.by_ref().take(usize::try_from(plan.host_keys).ok()?).collect();
-        let listeners: Vec<OwnedFd> = rest.collect();
+        let kubeconfigs: Vec<OwnedFd> = rest.by_ref().take(usize::try_from(plan.kubeconfigs).ok()?).collect();
+        let listeners: Vec<OwnedFd> = rest.by_ref().take(usize::try_from(plan.listeners).ok()?).collect();
+        let portal = match plan.portal {
+            Some(_) => Portal { certificate: rest.by_ref().take(2).collect(), listeners: rest.collect() },
+            None => Portal::default(),
+        };
         let whole = host_keys.len() == usize::try_from(plan.host_keys).ok()?
-            && listeners.len() == usize::try_from(plan.listeners).ok()?;
-        whole.then_some(Self { configuration, recordings, audit, keys, host_keys, listeners })
+            && kubeconfigs.len() == usize::try_from(plan.kubeconfigs).ok()?
+            && listeners.len() == usize::try_from(plan.listeners).ok()?
+            && portal.listeners.len() == usize::try_from(plan.portal.unwrap_or_default()).ok()?;
+        whole.then_some(Self {
+            configuration,
+            recordings,
+            audit,
+            keys,
+            locks,
+            lock_changes,
+            host_keys,
+            kubeconfigs,
+            listeners,
+            portal,
+        })
     }
 }

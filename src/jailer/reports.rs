@@ -10,6 +10,7 @@ use crate::privsep::Role;
 use crate::privsep::link::{LinkError, pair, recv_packet};
 use crate::privsep::message::{JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden, Number};
 use crate::session::SessionId;
+use crate::sys::notify::Slate;
 
 const DIED: &str = "the jail's first process died";
 
@@ -50,13 +51,13 @@ impl Jailer {
 
     pub(super) fn watch_execs(&mut self, session: SessionId) {
         let Some(jail) = self.jails.get(&session) else { return };
-        let listeners: Vec<(Number, OwnedFd)> = jail
+        let execs: Vec<(Number, Vec<OwnedFd>)> = jail
             .channels
             .iter()
-            .filter_map(|(number, channel)| Some((*number, channel.listener.as_ref()?.try_clone().ok()?)))
+            .filter_map(|(number, channel)| Some((*number, copies(channel.execs.as_ref()?).ok()?)))
             .collect();
-        for (number, listener) in listeners {
-            self.tell(Role::Tally, JailerToTally::Watch { session, number }, vec![listener]);
+        for (number, execs) in execs {
+            self.tell(Role::Tally, JailerToTally::Watch { session, number }, execs);
         }
     }
 
@@ -71,10 +72,12 @@ impl Jailer {
             Ok(ride) => match packet.first() {
                 Some(&report::MASTER) => channel.master = ride.into_iter().next(),
                 Some(&report::LISTENER) => {
-                    channel.listener = ride.into_iter().next();
-                    let copy = channel.listener.as_ref().and_then(|listener| listener.try_clone().ok());
-                    if let Some(copy) = copy {
-                        self.tell(Role::Tally, JailerToTally::Watch { session, number }, vec![copy]);
+                    let execs = ride.into_iter().next().and_then(|listener| Some([listener, Slate::blank().ok()?]));
+                    channel.execs = execs;
+                    match channel.execs.as_ref().and_then(|execs| copies(execs).ok()) {
+                        Some(execs) => self.tell(Role::Tally, JailerToTally::Watch { session, number }, execs),
+                        // Nobody would ever answer what it executes.
+                        None => self.end(session),
                     }
                 }
                 _ => channel.fault = Some(sentence(&packet)),
@@ -154,6 +157,10 @@ impl Jailer {
         }
         self.bury(session);
     }
+}
+
+fn copies(execs: &[OwnedFd]) -> std::io::Result<Vec<OwnedFd>> {
+    execs.iter().map(OwnedFd::try_clone).collect()
 }
 
 fn sentence(packet: &[u8]) -> String {

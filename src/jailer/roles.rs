@@ -125,7 +125,7 @@ fn capabilities(role: Role) -> CapabilitySet {
     match role {
         // Reads the memory of jailed processes for the arguments of an exec.
         Role::Tally => CapabilitySet::SYS_PTRACE,
-        Role::Keeper | Role::Porter | Role::Warden | Role::Gate => CapabilitySet::empty(),
+        Role::Keeper | Role::Porter | Role::Warden | Role::Gate | Role::Portal => CapabilitySet::empty(),
     }
 }
 
@@ -133,7 +133,7 @@ fn capabilities(role: Role) -> CapabilitySet {
 fn environment(role: Role) -> Vec<CString> {
     let wanted = |name: &str| match role {
         Role::Warden => name.starts_with("AWS_") || name == "SSL_CERT_FILE" || name == "STOCKADE_LOG",
-        Role::Keeper | Role::Porter | Role::Tally | Role::Gate => name == "STOCKADE_LOG",
+        Role::Keeper | Role::Porter | Role::Tally | Role::Gate | Role::Portal => name == "STOCKADE_LOG",
     };
     let ours = std::env::vars().filter(|(name, _)| wanted(name));
     ours.filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()).collect()

@@ -30,7 +30,7 @@ impl Jailer {
     fn reload(&mut self) {
         match load(&self.alone, &self.program, &self.configuration, Some(&self.held.configuration)) {
             Ok((plan, held)) => {
-                let outward = plan.egress != self.plan.egress;
+                let outward = plan.reaches_out != self.plan.reaches_out;
                 // What the first configuration opened stays; uids cannot change under jails that stand.
                 self.plan = Plan {
                     instance: self.plan.instance.clone(),
@@ -38,11 +38,14 @@ impl Jailer {
                     uid_base: self.plan.uid_base,
                     max_jails: self.plan.max_jails,
                     homes: self.plan.homes.clone(),
+                    portal: self.plan.portal,
                     ..plan
                 };
                 self.held.configuration = held.configuration;
                 self.held.keys = held.keys;
                 self.held.host_keys = held.host_keys;
+                self.held.portal.certificate = held.portal.certificate;
+                self.held.kubeconfigs = held.kubeconfigs;
                 for role in Role::ALL {
                     self.begin(role, true);
                 }
@@ -70,8 +73,10 @@ impl Jailer {
         }
         self.stopping = Some(Instant::now());
         notice::give(Notice::Stopping);
-        if let Some(gate) = self.roles.get(&Role::Gate) {
-            gate.kill();
+        for door in [Role::Gate, Role::Portal] {
+            if let Some(door) = self.roles.get(&door) {
+                door.kill();
+            }
         }
         self.end_all();
         self.event(Event::Stopped { reason: format!("signal {signal}") });

@@ -101,7 +101,9 @@ impl Jailer {
     pub fn serve(&mut self, signals: &OwnedFd) -> Result<ExitCode, Fault> {
         self.watch.add(Source::Signals, signals).step("watch for signals")?;
         for role in Role::ALL {
-            self.start_role(role)?;
+            if self.plan.account(role).is_some() {
+                self.start_role(role)?;
+            }
         }
         self.event(Event::Started { version: env!("CARGO_PKG_VERSION").into() });
         self.event(Event::ConfigurationLoaded { digest: self.plan.digest.clone() });
@@ -140,8 +142,8 @@ impl Jailer {
         let network = match role {
             // AWS.
             Role::Warden => true,
-            Role::Porter => self.plan.egress,
-            Role::Keeper | Role::Tally | Role::Gate => false,
+            Role::Porter => self.plan.reaches_out,
+            Role::Keeper | Role::Tally | Role::Gate | Role::Portal => false,
         };
         let running = Running::start(&self.alone, role, account, self.program.as_fd(), &base, network)?;
         self.watch.add(Source::Process(role), &running.pidfd).step("watch a role")?;
@@ -165,14 +167,23 @@ impl Jailer {
         let mut ride = vec![self.held.configuration.try_clone()];
         match role {
             Role::Keeper => ride.extend([self.held.recordings.try_clone(), self.held.audit.try_clone()]),
-            Role::Warden => ride.push(self.held.keys.try_clone()),
+            Role::Warden => {
+                let held = [&self.held.keys, &self.held.locks, &self.held.lock_changes];
+                ride.extend(held.map(OwnedFd::try_clone));
+                ride.extend(self.held.kubeconfigs.iter().map(OwnedFd::try_clone));
+            }
             Role::Tally => ride.push(std::fs::File::open("/proc").map(OwnedFd::from)),
-            Role::Porter if self.plan.egress => ride.extend([RESOLV_CONF, HOSTS].map(text_of_host)),
+            Role::Porter if self.plan.reaches_out => ride.extend([RESOLV_CONF, HOSTS].map(text_of_host)),
             Role::Porter => {}
             Role::Gate if again => {}
             Role::Gate => {
                 ride.extend(self.held.host_keys.iter().map(OwnedFd::try_clone));
                 ride.extend(self.held.listeners.iter().map(OwnedFd::try_clone));
+            }
+            Role::Portal => {
+                ride.extend(self.held.portal.certificate.iter().map(OwnedFd::try_clone));
+                let listeners = self.held.portal.listeners.iter().filter(|_| !again);
+                ride.extend(listeners.map(OwnedFd::try_clone));
             }
         }
         let Ok(ride) = ride.into_iter().collect::<std::io::Result<Vec<_>>>() else {
@@ -207,7 +218,7 @@ impl Jailer {
                 Role::Porter => self.open_doors(session),
                 Role::Tally => self.watch_execs(session),
                 Role::Warden => self.tell_running(session),
-                Role::Keeper | Role::Gate => {}
+                Role::Keeper | Role::Gate | Role::Portal => {}
             }
         }
         if role == Role::Warden {
@@ -297,7 +308,7 @@ impl Jailer {
             Role::Keeper => self.end_all(),
             // Nobody waits for these any more; the jails that stand are told to the next warden.
             Role::Warden => self.end_unfinished(),
-            Role::Gate | Role::Porter | Role::Tally => {}
+            Role::Gate | Role::Portal | Role::Porter | Role::Tally => {}
         }
         let short_lived = running.since.elapsed() < RESTART_PAUSE;
         let at = if short_lived { Instant::now() + RESTART_PAUSE } else { Instant::now() };

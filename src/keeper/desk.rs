@@ -223,7 +223,7 @@ impl Desk {
     }
 
     fn open(self: &Arc<Self>, id: SessionId, header: Box<Header>, reign: Reign) -> Result<(), LinkError> {
-        let session = Arc::new(Session::new(id, self.settings.durability));
+        let session = Arc::new(Session::new(id, header.user.clone(), self.settings.durability));
         match self.lock().entry(id) {
             Entry::Occupied(_) => return Err(LinkError::Breach("a session opened twice")),
             Entry::Vacant(place) => place.insert(session.clone()),
@@ -252,9 +252,10 @@ impl Desk {
         }
     }
 
-    // ---- gate, porter, tally -----------------------------------------------------------------------------------
+    // ---- gate, portal, tally; for the porter see `kube` --------------------------------------------------------
 
-    pub(super) async fn listen(self: Arc<Self>, role: Role, link: Link<Silence, ToKeeper>) {
+    /// Whoever has nothing but events to tell.
+    pub(super) async fn hear_gate(self: Arc<Self>, role: Role, link: Link<Silence, ToKeeper>) {
         loop {
             match link.recv().await {
                 Ok((ToKeeper::Event(event), _)) => self.sink.record(event).await,

@@ -15,7 +15,7 @@ use crate::sys::watched::Watched;
 pub(super) const CHUNK: usize = 64 << 10;
 
 /// Shorter reads are copied out of the buffer, so that a key press does not hold on to 64 KiB.
-const SMALL: usize = 8 << 10;
+pub(super) const SMALL: usize = 8 << 10;
 
 /// What a terminal can hold that nobody has read: 64 KiB of flip buffers and the line discipline's 4 KiB, and more.
 const TERMINAL_HOLDS: u64 = 256 << 10;

@@ -44,8 +44,7 @@ impl Channel {
                 Err(fault) => break fault,
             };
             match packet {
-                // A copy: the packet's own buffer is as long as the longest packet.
-                FromGate::Input(data) => drop(feed.send(Feed::Data(Bytes::copy_from_slice(&data))).await),
+                FromGate::Input(data) => drop(feed.send(Feed::Data(data)).await),
                 FromGate::InputEnd => {
                     over = true;
                     drop(feed.send(Feed::End).await);

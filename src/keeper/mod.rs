@@ -1,4 +1,4 @@
-//! The keeper: holds every PTY and pipe, and alone writes recordings and the audit trail.
+//! The keeper: holds every PTY, pipe and stream to a container, and alone writes recordings and the audit trail.
 //!
 //! Each byte is recorded on its way: output is on stable storage before it is shown, input is appended before it is
 //! passed on. A session's events gather on its `tape`; one commit at a time writes them as a frame to its `reel`.
@@ -10,6 +10,7 @@ mod clock;
 mod desk;
 mod ends;
 mod input;
+mod kube;
 mod redact;
 mod reel;
 mod session;
@@ -35,6 +36,8 @@ use crate::privsep::{Accusation, Role};
 use crate::recording::{self, Durability, RecoverError, Recovered, Store, StoreError};
 use crate::session::SessionId;
 
+#[cfg(any(test, fuzzing))]
+pub use kube::fuzz::kube_streams;
 pub use redact::InputPolicy;
 pub use space::Thresholds;
 
@@ -137,9 +140,10 @@ fn peer(desk: &Arc<Desk>, role: Role, fds: Vec<OwnedFd>) -> Result<(), KeeperErr
     for fd in fds {
         match role {
             Role::Warden => desk.greet(Link::new(fd).map_err(failed)?),
-            Role::Gate | Role::Porter => {
-                tokio::spawn(desk.clone().listen(role, Link::new(fd).map_err(failed)?));
+            Role::Gate | Role::Portal => {
+                drop(tokio::spawn(desk.clone().hear_gate(role, Link::new(fd).map_err(failed)?)));
             }
+            Role::Porter => drop(tokio::spawn(desk.clone().hear_porter(Link::new(fd).map_err(failed)?))),
             Role::Tally => drop(tokio::spawn(desk.clone().hear_tally(Link::new(fd).map_err(failed)?))),
             Role::Keeper => return Err(KeeperError::Control(LinkError::Breach("a keeper's link to itself"))),
         }

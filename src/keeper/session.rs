@@ -17,7 +17,7 @@ use super::warden::Reign;
 use crate::audit;
 use crate::privsep::message::{KeeperToWarden, Number};
 use crate::recording::{Durability, Event, Header};
-use crate::session::SessionId;
+use crate::session::{FIRST_STREAM, SessionId};
 
 /// How long `Close` waits for channels that have something left to tell.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -25,17 +25,21 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How long `Close` waits for channels that the warden has announced and the jailer not handed over yet.
 const ARRIVAL: Duration = Duration::from_secs(2);
 
+/// Live streams on clusters of one session.
+pub(super) const MOST_STREAMS: usize = 64;
+
 pub(super) const FULL: &str = "recording is no longer possible: the bastion's disk is full; this session ends";
 const FAILED: &str = "recording is no longer possible: the bastion's disk failed; this session ends";
 
 pub(super) struct Session {
     pub(super) id: SessionId,
+    pub(super) user: String,
     pub(super) tape: Tape,
     channels: Mutex<Channels>,
     live: watch::Sender<Live>,
     /// Bytes written of late.
     recent: AtomicU64,
-    closing: AtomicBool,
+    closing: watch::Sender<bool>,
     over: AtomicBool,
 }
 
@@ -47,6 +51,15 @@ struct Channels {
     /// closed, before its channel arrives.
     awaited: BTreeSet<Number>,
     arrived: BTreeSet<Number>,
+    /// The next stream's on a cluster.
+    next_stream: Number,
+}
+
+/// Why a stream on a cluster is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoStream {
+    Over,
+    TooMany,
 }
 
 /// How many channels are there and how many are still to come.
@@ -57,14 +70,15 @@ struct Live {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, grade: Durability) -> Self {
+    pub(super) fn new(id: SessionId, user: String, grade: Durability) -> Self {
         Self {
             id,
+            user,
             tape: Tape::new(grade),
             channels: Mutex::default(),
             live: watch::Sender::default(),
             recent: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
             over: AtomicBool::new(false),
         }
     }
@@ -93,7 +107,7 @@ impl Session {
     pub(super) fn attach(&self, number: Number) -> Option<watch::Receiver<Option<i32>>> {
         let mut channels = self.channels();
         let announced = channels.awaited.remove(&number);
-        if self.closing.load(Ordering::SeqCst) && !announced {
+        if *self.closing.borrow() && !announced {
             return None;
         }
         channels.arrived.insert(number);
@@ -101,6 +115,28 @@ impl Session {
         let receiver = place.insert(watch::Sender::new(None)).subscribe();
         self.count(&channels);
         Some(receiver)
+    }
+
+    /// A stream on a cluster begins, under this number or, if that is taken, under the next free one.
+    pub(super) fn attach_stream(&self, wanted: Number) -> Result<Number, NoStream> {
+        let mut channels = self.channels();
+        if *self.closing.borrow() || self.tape.has_ended() {
+            return Err(NoStream::Over);
+        }
+        if channels.attached.keys().filter(|number| **number >= FIRST_STREAM).count() >= MOST_STREAMS {
+            return Err(NoStream::TooMany);
+        }
+        let number = wanted.max(channels.next_stream);
+        channels.next_stream = number.checked_add(1).ok_or(NoStream::TooMany)?;
+        channels.attached.insert(number, watch::Sender::new(None));
+        self.count(&channels);
+        Ok(number)
+    }
+
+    /// Waits until the session is over: a stream has then nothing to wait for.
+    pub(super) async fn closing(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     pub(super) fn exited(&self, number: Number, status: i32) {
@@ -126,7 +162,7 @@ impl Session {
     pub(super) async fn close(&self, desk: &Desk, reason: String) {
         {
             let _channels = self.channels();
-            self.closing.store(true, Ordering::SeqCst);
+            self.closing.send_replace(true);
         }
         if self.over.load(Ordering::SeqCst) {
             return desk.forget(self.id);
@@ -185,7 +221,7 @@ impl Session {
         }
         self.tape.over();
         self.over.store(true, Ordering::SeqCst);
-        if self.closing.load(Ordering::SeqCst) {
+        if *self.closing.borrow() {
             desk.forget(session);
         }
     }

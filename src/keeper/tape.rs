@@ -230,6 +230,10 @@ pub(super) fn cost(event: &Event) -> usize {
             Event::Exec { exec, .. } => {
                 exec.path.len() + exec.arguments.iter().map(|argument| argument.len() + 16).sum::<usize>()
             }
+            Event::KubeStream { stream, .. } => {
+                let command: usize = stream.command.iter().map(|word| word.len() + 16).sum();
+                command + stream.title().len() + 1024
+            }
             Event::Note { text } => text.len(),
             _ => 0,
         }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags, open};
 use sha2::{Digest, Sha256};
@@ -16,7 +17,9 @@ use sha2::{Digest, Sha256};
 use crate::config::{self, Config};
 use crate::image;
 use crate::jailer::{Account, Fault, Limits, Plan, Step, sealed};
+use crate::policy::lock;
 use crate::privsep::begin::read_sealed;
+use crate::privsep::changes;
 use crate::privsep::link::send_packet;
 
 /// `EX_CONFIG`
@@ -58,18 +61,31 @@ fn hand_over(config: &Config, again: bool, socket: &OwnedFd) -> anyhow::Result<(
     let json = serde_json::to_vec(config)?;
     prepare::directories(config)?;
     let image = image::Store::new(config.state.directory.join("images")).resolve(&config.jail.image.parse()?)?;
+    let locks = lock::directory(&config.state.directory);
     let mut held = vec![
         sealed("stockade-configuration", &json)?,
         directory(&config.recording.directory)?,
         directory(config.audit.file.parent().unwrap_or(Path::new("/")))?,
         directory(&config.users.authorized_keys)?,
+        directory(&locks)?,
+        changes::watch(&locks).with_context(|| format!("cannot watch {}", locks.display()))?,
     ];
     for key in &config.ssh.host_keys {
         held.push(host_key(key)?);
     }
-    let listeners = if again { Vec::new() } else { prepare::listeners(&config.listen)? };
-    let plan = plan(config, &image, listeners.len())?;
-    held.extend(listeners);
+    for file in config.kube.kubeconfigs() {
+        let opened = config::open_secret(file).map_err(|what| Fault::new("open a kubeconfig", what))?;
+        held.push(opened.into_parts().0.into());
+    }
+    let listeners = |addresses: &[_]| if again { Ok(Vec::new()) } else { prepare::listeners(addresses) };
+    let (ssh, public) = (listeners(&config.listen.ssh)?, config.kube.public.as_ref());
+    let laptops = public.map(|public| listeners(&public.listen)).transpose()?;
+    let plan = plan(config, &image, ssh.len(), laptops.as_ref().map(Vec::len))?;
+    held.extend(ssh);
+    if let Some(public) = public {
+        held.extend([certificate(&public.certificate)?, host_key(&public.key)?]);
+    }
+    held.extend(laptops.into_iter().flatten());
     let ride: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
     let packet = minicbor::to_vec(Ok::<_, String>(&plan))?;
     send_packet(socket.as_fd(), &packet, &ride).step("hand the plan to the jailer")?;
@@ -91,22 +107,27 @@ fn directory(path: &Path) -> Result<OwnedFd, Fault> {
     open(path, flags, Mode::empty()).map_err(|e| Fault::new("open a directory", format!("{}: {e}", path.display())))
 }
 
-/// A host key that others can read is everybody's.
+fn certificate(path: &Path) -> Result<OwnedFd, Fault> {
+    Ok(fs::File::open(path).step("open the portal's certificate")?.into_parts().0.into())
+}
+
+/// A private key that others can read is everybody's.
 fn host_key(path: &Path) -> Result<OwnedFd, Fault> {
     use std::os::unix::fs::MetadataExt;
-    let file = fs::File::open(path).step("open a host key")?;
-    let mode = file.metadata().step("look at a host key")?.mode();
+    let file = fs::File::open(path).step("open a private key")?;
+    let mode = file.metadata().step("look at a private key")?.mode();
     if mode & 0o077 != 0 {
         let what = format!("{}: others can read it (mode {:04o}); chmod 600 it", path.display(), mode & 0o7777);
-        return Err(Fault::new("use a host key", what));
+        return Err(Fault::new("use a private key", what));
     }
     Ok(file.into_parts().0.into())
 }
 
-fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::Result<Plan> {
+fn plan(config: &Config, image: &image::Resolved, ssh: usize, laptops: Option<usize>) -> anyhow::Result<Plan> {
     let roles = &config.roles;
     // In the order of `Role::ALL`.
     let accounts = [roles.keeper, roles.tally, roles.porter, roles.warden, roles.gate];
+    let accounts = accounts.iter().chain(&roles.portal);
     let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| anyhow::anyhow!("{path:?} is not UTF-8"));
     let homes = match config.jail.home {
         config::Home::Persistent => text(&config.state.directory.join("homes"))?,
@@ -114,7 +135,7 @@ fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::R
     };
     Ok(Plan {
         instance: instance(&config.state.directory),
-        accounts: accounts.iter().map(|account| Account { uid: account.uid, gid: account.gid }).collect(),
+        accounts: accounts.map(|account| Account { uid: account.uid, gid: account.gid }).collect(),
         uid_base: config.jail.uid_base,
         max_jails: config.jail.max_jails,
         limits: Limits {
@@ -135,9 +156,11 @@ fn plan(config: &Config, image: &image::Resolved, listeners: usize) -> anyhow::R
             .collect(),
         exec_audit: config.jail.exec_audit,
         host_keys: u32::try_from(config.ssh.host_keys.len())?,
-        listeners: u32::try_from(listeners)?,
+        listeners: u32::try_from(ssh)?,
+        kubeconfigs: u32::try_from(config.kube.kubeconfigs().len())?,
         digest: config.digest.clone(),
-        egress: !config.egress.allow.is_empty(),
+        reaches_out: config.reaches_out(),
+        portal: laptops.map(u32::try_from).transpose()?,
     })
 }
 

@@ -10,19 +10,29 @@ use anyhow::{Context, bail};
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::config::{Config, Home, Listen};
+use crate::config::{Config, Home};
 use crate::jailer::{USER, home};
+use crate::policy::lock;
 
 /// Makes the directories of the state, each with the one owner that writes it.
 pub fn directories(config: &Config) -> anyhow::Result<()> {
     let keeper = config.roles.keeper;
     owned(&config.recording.directory, 0o750, keeper.uid, keeper.gid)?;
     audit_file(&config.audit.file, keeper.uid, keeper.gid)?;
+    locks(config)?;
     if config.jail.home == Home::Persistent {
         let homes = config.state.directory.join("homes");
         owned(&homes, 0o700, 0, 0)?;
         template(&homes, config.jail.home_size)?;
     }
+    Ok(())
+}
+
+/// Root's, for the warden to read. What has ended by itself goes.
+fn locks(config: &Config) -> anyhow::Result<()> {
+    let locks = lock::directory(&config.state.directory);
+    owned(&locks, 0o750, 0, config.roles.warden.gid)?;
+    lock::sweep(&locks, jiff::Timestamp::now().as_second());
     Ok(())
 }
 
@@ -75,13 +85,15 @@ fn template(homes: &Path, size: u64) -> anyhow::Result<()> {
 }
 
 /// Listening sockets, open before any right is given up.
-pub fn listeners(listen: &Listen) -> anyhow::Result<Vec<OwnedFd>> {
-    listen.ssh.iter().map(|address| bind(*address)).collect()
+pub fn listeners(addresses: &[SocketAddr]) -> anyhow::Result<Vec<OwnedFd>> {
+    addresses.iter().map(|address| bind(*address)).collect()
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<OwnedFd> {
     let listener = TcpListener::bind(address).with_context(|| {
-        format!("cannot listen on {address}; is another server there? [listen] ssh names the address")
+        format!(
+            "cannot listen on {address}; is another server there? [listen] ssh and [kube.public] listen name addresses"
+        )
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener.into())

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::answer::{Answer, Ask, Kind, Reply, reason};
 use super::document;
 use super::jail::{Jail, Pushed, Standing};
+use crate::session::kubeconfig;
 
 #[derive(Serialize)]
 struct Whoami<'a> {
@@ -19,19 +20,40 @@ struct Whoami<'a> {
     problem: Option<String>,
 }
 
+#[derive(Serialize)]
+struct Clusters<'a> {
+    clusters: Vec<Cluster<'a>>,
+    /// Why EKS does not know the user at the moment.
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Cluster<'a> {
+    name: &'a str,
+}
+
 pub fn answer(ask: &Ask<'_>, jail: &Jail, pushed: &Pushed, now: i64) -> Answer {
     let refuse = |status, message| Answer::Reply(Reply::refuse(Kind::Control, status, reason(status), message));
-    if ask.uri.path() != "/whoami" {
-        return refuse(StatusCode::NOT_FOUND, "only /whoami is here");
-    }
-    if !ask.reads() {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
-    }
-    let reply = Reply::json(StatusCode::OK, whoami(jail, pushed, now));
-    match pushed.standing(now, 1) {
-        Standing::Unheard => Answer::NotYet(reply),
-        _ => Answer::Reply(reply),
-    }
+    let answer = match ask.uri.path() {
+        "/whoami" => {
+            let heard = !matches!(pushed.standing(now, 1), Standing::Unheard);
+            once(heard, Reply::json(StatusCode::OK, whoami(jail, pushed, now)))
+        }
+        "/clusters" => once(pushed.kube.pass.is_some(), Reply::json(StatusCode::OK, clusters(pushed))),
+        "/kubeconfig" => once(pushed.kube.pass.is_some(), Reply::text(kubeconfig::of_jail(names(pushed)))),
+        "/token" => {
+            let sentence = "a token is for a laptop: run `ssh BASTION stockade token CLUSTER` there; in this jail the \
+                            kube door needs none";
+            return refuse(StatusCode::FORBIDDEN, sentence);
+        }
+        _ => return refuse(StatusCode::NOT_FOUND, "only /whoami, /clusters, /kubeconfig and /token are here"),
+    };
+    if ask.reads() { answer } else { refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD") }
+}
+
+/// What the warden has not said yet is worth a moment.
+fn once(heard: bool, reply: Reply) -> Answer {
+    if heard { Answer::Reply(reply) } else { Answer::NotYet(reply) }
 }
 
 fn whoami(jail: &Jail, pushed: &Pushed, now: i64) -> String {
@@ -51,4 +73,13 @@ fn whoami(jail: &Jail, pushed: &Pushed, now: i64) -> String {
         credentials_expire: grant.map(|grant| document::time(grant.credentials.expires)),
         problem,
     })
+}
+
+fn names(pushed: &Pushed) -> &[String] {
+    pushed.kube.pass.as_deref().map_or(&[], |pass| &pass.clusters)
+}
+
+fn clusters(pushed: &Pushed) -> String {
+    let problem = pushed.kube.refusal.as_deref().map(|refusal| format!("{}: {}", refusal.code, refusal.message));
+    document::json(&Clusters { clusters: names(pushed).iter().map(|name| Cluster { name }).collect(), problem })
 }

@@ -154,19 +154,6 @@ fn tail(session: &SessionId) -> String {
     id.chars().skip(id.len().saturating_sub(17)).collect()
 }
 
-/// The partition and DNS domain of a region.
-pub fn partition(region: &str) -> (&'static str, &'static str) {
-    const PREFIXES: [(&str, (&str, &str)); 5] = [
-        ("cn-", ("aws-cn", "amazonaws.com.cn")),
-        ("us-gov-", ("aws-us-gov", "amazonaws.com")),
-        ("us-isob-", ("aws-iso-b", "sc2s.sgov.gov")),
-        ("us-iso-", ("aws-iso", "c2s.ic.gov")),
-        ("eusc-", ("aws-eusc", "amazonaws.eu")),
-    ];
-    let found = PREFIXES.into_iter().find(|(prefix, _)| region.starts_with(prefix));
-    found.map_or(("aws", "amazonaws.com"), |(_, known)| known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,12 +168,5 @@ mod tests {
     fn an_instance_id_has_the_shape_of_ec2s() {
         let session = SessionId::from_bytes(*b"\x01\x98\0\0\0\0\x7f\xff\x80\0\0\0\0\0\0\x2a");
         assert_eq!(instance(&session), "i-f800000000000002a");
-    }
-
-    #[test]
-    fn partitions_follow_the_region() {
-        assert_eq!(partition("eu-central-1"), ("aws", "amazonaws.com"));
-        assert_eq!(partition("cn-north-1").1, "amazonaws.com.cn");
-        assert_eq!(partition("us-gov-west-1").0, "aws-us-gov");
     }
 }

@@ -59,16 +59,17 @@ pub fn name(door: Door) -> &'static str {
         Door::PodIdentityV6 => "pod identity, IPv6",
         Door::Control => "control",
         Door::Egress => "egress",
+        Door::Kube => "kube",
     }
 }
 
-/// How a door answers; the egress door does not answer, it lets through.
+/// How a door answers; the egress door and the kube door do not answer, they let through.
 pub fn kind(door: Door) -> Option<Kind> {
     match door {
         Door::Metadata | Door::MetadataV6 => Some(Kind::Metadata),
         Door::Container | Door::PodIdentity | Door::PodIdentityV6 => Some(Kind::Container),
         Door::Control => Some(Kind::Control),
-        Door::Egress => None,
+        Door::Egress | Door::Kube => None,
     }
 }
 
@@ -97,7 +98,7 @@ impl Listener {
         Ok(Self::Tcp(TcpListener::from_std(listener)?, own))
     }
 
-    fn own(&self) -> Option<SocketAddr> {
+    pub fn own(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(_, own) => Some(*own),
             Self::Unix(_) => None,
@@ -124,7 +125,7 @@ struct Place {
 /// Keeps a door until the jail is gone: dropping this closes the listener and its connections.
 pub async fn keep(listener: Listener, (door, kind): (Door, Kind), jail: Arc<Jail>, pushed: watch::Receiver<Pushed>) {
     let place = Arc::new(Place { door, kind, own: listener.own(), jail, pushed });
-    let words = Words { crowd: "connections to this jail's doors", door: "a door of this jail" };
+    let words = Words { crowd: "connections to this jail's doors", door: "a door of this jail", paced: true };
     let pass = || Arc::clone(&place.jail.connections).try_acquire_owned().ok();
     receive(&listener, &place.jail, words, pass, |stream, permit| {
         let place = Arc::clone(&place);
@@ -148,6 +149,8 @@ pub async fn keep(listener: Listener, (door, kind): (Door, Kind), jail: Arc<Jail
 pub struct Words {
     pub crowd: &'static str,
     pub door: &'static str,
+    /// Too many a second wait; whoever lists pods asks as often as that.
+    pub paced: bool,
 }
 
 /// Accepts whom `pass` lets in. Every connection ends with this future.
@@ -172,7 +175,7 @@ pub async fn receive<Pass, Talk: Future<Output = ()> + Send + 'static>(
                     sleep(BREATH).await;
                     continue;
                 };
-                if jail.is_hasty(now()) {
+                if words.paced && jail.is_hasty(now()) {
                     sleep(BREATH).await;
                 }
                 connections.spawn(converse(stream, passed));

@@ -13,6 +13,7 @@ use crate::privsep::message::{Grant, Refusal};
 use crate::session::SessionId;
 
 use super::Settings;
+use super::kube::Said;
 use super::notice::{Meter, Notices, Pace};
 use super::token::Tokens;
 
@@ -139,6 +140,8 @@ pub struct Pushed {
     pub refusal: Option<Arc<Refusal>>,
     /// What may be reached outside; nothing before the warden has said so.
     pub egress: Option<Arc<Allowance>>,
+    /// Who the session is on clusters.
+    pub kube: Said,
 }
 
 /// What a session may reach outside, and how much of it.

@@ -7,6 +7,7 @@ use hyper::{Method, StatusCode};
 use super::answer::{Answer, Ask, Kind, Reply, reason};
 use super::document;
 use super::jail::{Jail, Pushed, Standing};
+use crate::identity::partition;
 use crate::privsep::message::Refusal;
 
 const TOKEN: &str = "x-aws-ec2-metadata-token";
@@ -111,8 +112,8 @@ fn leaf(path: &str, jail: &Jail, pushed: &Pushed, now: i64) -> Option<Answer> {
         "meta-data/instance-id" => Some(text(document::instance(&jail.session))),
         "meta-data/placement/region" => with_region(jail, pushed, now, |region| text(region)),
         "meta-data/placement/availability-zone" => with_region(jail, pushed, now, |r| text(document::zone(r))),
-        "meta-data/services/domain" => with_region(jail, pushed, now, |r| text(document::partition(r).1)),
-        "meta-data/services/partition" => with_region(jail, pushed, now, |r| text(document::partition(r).0)),
+        "meta-data/services/domain" => with_region(jail, pushed, now, |r| text(partition(r).1)),
+        "meta-data/services/partition" => with_region(jail, pushed, now, |r| text(partition(r).0)),
         "meta-data/iam/info" => match (&pushed.grant, &pushed.refusal) {
             (Some(grant), _) => Some(text(document::profile(grant, &jail.session))),
             (None, Some(_)) => None,

@@ -3,11 +3,12 @@
 //! Knows live sessions' short-lived credentials and who each listener belongs to: the listener IS the identity, there
 //! is no look-up by address and no peer credential is asked for. Reads hostile HTTP from the jails. Never knows the
 //! bastion's own AWS identity, who may do what, a PTY byte or a recording; never opens a file or executes. It connects
-//! only through the egress door, by rules that the warden pushed, and has no network where there are none. The jailer
-//! hands listeners over, the warden pushes credentials and rules, the keeper is told of refusals and connections.
+//! only through the egress door, by rules that the warden pushed, and to the clusters that the warden named, and has no
+//! network where there are neither. The jailer hands listeners over, the warden pushes credentials, rules and clusters,
+//! the keeper is told of refusals, connections and requests, and is given what must be recorded.
 //!
 //! `answer` is the law of the doors that answer, a pure function; `door` is hyper around it; `metadata`, `container` and
-//! `control` are the three kinds. `egress` is the door that lets through.
+//! `control` are the three kinds. `egress` and `kube` are the doors that let through.
 
 mod answer;
 mod container;
@@ -16,6 +17,7 @@ mod document;
 mod door;
 mod egress;
 mod jail;
+mod kube;
 mod metadata;
 mod notice;
 mod token;
@@ -29,18 +31,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::audit::Event;
 use crate::identity::{Principal, Secret};
 use crate::privsep::link::{Link, LinkError};
-use crate::privsep::message::{FromJailer, JailerToPorter, Message, Silence, ToKeeper, WardenToPorter};
-use crate::privsep::table::DOORS;
+use crate::privsep::message::{
+    FromJailer, JailerToPorter, Message, PortalToPorter, PorterToPortal, Silence, WardenToPorter,
+};
+use crate::privsep::table::{DOORS, Door};
 use crate::privsep::{Accusation, Role};
 use crate::session::SessionId;
 
 use egress::Names;
 use jail::{Allowance, Jail, Pushed};
-use notice::Notices;
+use kube::{Asker, Clusters, Grants, Known, Surroundings};
+use notice::{KeeperLink, Notices};
 
 pub use egress::Sources;
+pub use kube::Rules;
 
 /// How long a push waits for the doors it belongs to. STS is asked while the jail is being built, so it often wins.
 const EARLY: Duration = Duration::from_secs(600);
@@ -57,13 +64,20 @@ pub struct Settings {
     pub region: Option<String>,
 }
 
+/// What every new configuration brings anew.
+#[derive(Clone, Debug, Default)]
+pub struct Fresh {
+    pub sources: Sources,
+    pub kube: Rules,
+}
+
 /// What the porter begins with, after lock-down.
 pub struct Start {
     pub control: Link<Silence, FromJailer<JailerToPorter>>,
     pub settings: Settings,
-    pub sources: Sources,
+    pub fresh: Fresh,
     /// Reads what comes with a new configuration.
-    pub reload: Box<dyn Fn(Vec<OwnedFd>) -> Option<Sources> + Send>,
+    pub reload: Box<dyn Fn(Vec<OwnedFd>) -> Option<Fresh> + Send>,
 }
 
 /// Why the porter ends.
@@ -85,13 +99,18 @@ pub enum PorterError {
 pub async fn serve(start: Start) -> Result<(), PorterError> {
     let mut porter = Porter {
         settings: start.settings,
-        names: watch::Sender::new(Arc::new(Names::new(start.sources))),
+        names: watch::Sender::new(Arc::new(Names::new(start.fresh.sources))),
+        rules: watch::Sender::new(Arc::new(start.fresh.kube)),
+        clusters: watch::Sender::default(),
         reload: start.reload,
         jails: HashMap::new(),
+        laptops: Arc::default(),
+        visits: JoinSet::new(),
         early: HashMap::new(),
         notices: Notices::begin(),
         warden: None,
         keeper: None,
+        portal: None,
     };
     let mut sweep = tokio::time::interval(Duration::from_secs(60));
     loop {
@@ -103,6 +122,8 @@ pub async fn serve(start: Start) -> Result<(), PorterError> {
             },
             pushed = heard(porter.warden.as_ref()) => porter.pushed(pushed)?,
             told = silence(porter.keeper.as_deref()) => porter.left(told)?,
+            came = visitor(porter.portal.as_deref()) => porter.came(came)?,
+            Some(_) = porter.visits.join_next() => {}
             _ = sweep.tick() => porter.early.retain(|_, (since, _)| since.elapsed() < EARLY),
         }
     }
@@ -116,8 +137,16 @@ async fn heard(warden: Option<&Link<Silence, WardenToPorter>>) -> Result<WardenT
     }
 }
 
+/// The next laptop's connection; without a portal, never.
+async fn visitor(portal: Option<&PortalLink>) -> Result<(PortalToPorter, Vec<OwnedFd>), LinkError> {
+    match portal {
+        Some(link) => link.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The end of a keeper, which has nothing to say.
-async fn silence(keeper: Option<&Link<ToKeeper, Silence>>) -> LinkError {
+async fn silence(keeper: Option<&KeeperLink>) -> LinkError {
     match keeper {
         Some(link) => match link.recv().await {
             Ok((never, _)) => match never {},
@@ -130,14 +159,22 @@ async fn silence(keeper: Option<&Link<ToKeeper, Silence>>) -> LinkError {
 struct Porter {
     settings: Settings,
     names: watch::Sender<Arc<Names>>,
-    reload: Box<dyn Fn(Vec<OwnedFd>) -> Option<Sources> + Send>,
+    rules: watch::Sender<Arc<Rules>>,
+    clusters: watch::Sender<Arc<Clusters>>,
+    reload: Box<dyn Fn(Vec<OwnedFd>) -> Option<Fresh> + Send>,
     jails: HashMap<SessionId, Doors>,
+    laptops: Arc<Grants>,
+    /// Laptops' connections; they end with this.
+    visits: JoinSet<()>,
     /// Pushes whose doors have not come yet.
     early: HashMap<SessionId, (Instant, Pushed)>,
     notices: Notices,
     warden: Option<Link<Silence, WardenToPorter>>,
-    keeper: Option<Arc<Link<ToKeeper, Silence>>>,
+    keeper: Option<Arc<KeeperLink>>,
+    portal: Option<Arc<PortalLink>>,
 }
+
+type PortalLink = Link<PorterToPortal, PortalToPorter>;
 
 /// One jail's doors; dropping them closes listeners and connections.
 struct Doors {
@@ -149,13 +186,22 @@ impl Porter {
     fn told(&mut self, message: FromJailer<JailerToPorter>, mut descriptors: Vec<OwnedFd>) -> Result<(), PorterError> {
         match message {
             FromJailer::Begin => return Err(PorterError::OutOfPhase),
-            // Names may have moved; the other settings are fixed for a porter's life.
+            // The settings are fixed for a porter's life.
             FromJailer::Reload => {
-                if let Some(sources) = (self.reload)(descriptors) {
-                    self.names.send_replace(Arc::new(Names::new(sources)));
+                if let Some(fresh) = (self.reload)(descriptors) {
+                    self.names.send_replace(Arc::new(Names::new(fresh.sources)));
+                    self.rules.send_replace(Arc::new(fresh.kube));
                 }
             }
-            FromJailer::Peer(Role::Warden) => self.warden = Some(peer(descriptors.pop())?),
+            FromJailer::Peer(Role::Warden) => {
+                self.warden = Some(peer(descriptors.pop())?);
+                // A new one knows nothing of a former one's grants, and can neither end them nor tell of their end.
+                for (session, user) in self.laptops.end_all() {
+                    let (user, reason) = (user.to_string(), "the warden that lent its token ended".into());
+                    self.notices.tell_in_the_end(Event::LaptopEnded { session, user, reason });
+                }
+            }
+            FromJailer::Peer(Role::Portal) => self.portal = Some(Arc::new(peer(descriptors.pop())?)),
             FromJailer::Peer(Role::Keeper) => {
                 let link = Arc::new(peer(descriptors.pop())?);
                 self.notices.to(Arc::clone(&link));
@@ -178,7 +224,8 @@ impl Porter {
         let known = self.jails.remove(&session).map(|doors| doors.pushed.borrow().clone());
         let first = known.or(early).unwrap_or_default();
         let (sender, receiver) = watch::channel(first);
-        let jail = Arc::new(Jail::new(session, user, token, self.settings.clone(), self.notices.clone()));
+        let jail = Arc::new(Jail::new(session, user.clone(), token, self.settings.clone(), self.notices.clone()));
+        let asker = Arc::new(Asker::new(session, user, receiver.clone(), self.surroundings()));
         let mut open = JoinSet::new();
         for (door, listener) in DOORS.into_iter().zip(listeners) {
             match door::Listener::new(door, listener) {
@@ -186,6 +233,7 @@ impl Porter {
                     let (jail, pushed) = (Arc::clone(&jail), receiver.clone());
                     match door::kind(door) {
                         Some(kind) => open.spawn(door::keep(listener, (door, kind), jail, pushed)),
+                        None if door == Door::Kube => open.spawn(kube::keep(listener, jail, Arc::clone(&asker))),
                         None => open.spawn(egress::keep(listener, jail, pushed, self.names.subscribe())),
                     };
                 }
@@ -195,10 +243,39 @@ impl Porter {
         self.jails.insert(session, Doors { pushed: sender, _open: open });
     }
 
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            clusters: self.clusters.subscribe(),
+            names: self.names.subscribe(),
+            rules: self.rules.subscribe(),
+            notices: self.notices.clone(),
+        }
+    }
+
     /// The keeper is gone: the jailer brings the next one.
     fn left(&mut self, error: LinkError) -> Result<(), PorterError> {
         self.keeper = None;
+        self.notices.to_nobody();
         trusted(Role::Keeper, &error)
+    }
+
+    /// A laptop, or the portal's end: the jailer brings the next one.
+    fn came(&mut self, came: Result<(PortalToPorter, Vec<OwnedFd>), LinkError>) -> Result<(), PorterError> {
+        let (PortalToPorter::Connection { number, from, http2 }, mut descriptors) = match came {
+            Ok(came) => came,
+            Err(error) => {
+                self.portal = None;
+                return trusted(Role::Portal, &error);
+            }
+        };
+        if let Some((socket, portal)) = descriptors.pop().zip(self.portal.clone()) {
+            let proved = async move {
+                let _ = portal.send(&PorterToPortal::Proved { number }).await;
+            };
+            let (grants, around) = (Arc::clone(&self.laptops), self.surroundings());
+            self.visits.spawn(kube::visit((socket, http2, from), grants, around, proved));
+        }
+        Ok(())
     }
 
     fn pushed(&mut self, pushed: Result<WardenToPorter, LinkError>) -> Result<(), PorterError> {
@@ -210,6 +287,31 @@ impl Porter {
             Ok(WardenToPorter::Egress { session, rules, limits }) => {
                 self.keep(session, |known| known.egress = Some(Arc::new(Allowance { rules, limits })));
             }
+            Ok(WardenToPorter::Cluster(cluster)) => self.clusters.send_modify(|all| {
+                let name = cluster.name.clone();
+                let known = Known::new(*cluster, all.get(&name).map(Arc::as_ref));
+                Arc::make_mut(all).insert(name, Arc::new(known));
+            }),
+            Ok(WardenToPorter::NoCluster { name }) => self.clusters.send_modify(|all| {
+                Arc::make_mut(all).remove(&name);
+            }),
+            Ok(WardenToPorter::Pass { session, pass }) => {
+                self.keep(session, |known| known.kube.pass = Some(Arc::from(pass)));
+            }
+            Ok(WardenToPorter::ClusterCredentials { session, credentials }) => {
+                self.keep(session, |known| known.kube.issued(credentials));
+            }
+            Ok(WardenToPorter::NoClusterCredentials { session, refusal }) => {
+                self.keep(session, |known| known.kube.refusal = Some(Arc::new(refusal)));
+            }
+            Ok(WardenToPorter::Laptop { session, user, digest, expires }) => {
+                let early = self.early.remove(&session).map(|(_, pushed)| pushed);
+                self.laptops.grant(session, (user, digest, expires), early);
+            }
+            Ok(WardenToPorter::LaptopGone { session }) => {
+                self.early.remove(&session);
+                self.laptops.end(session);
+            }
             Err(error) => {
                 // What was issued stays good; the jailer brings the next warden's link.
                 self.warden = None;
@@ -220,8 +322,9 @@ impl Porter {
     }
 
     fn keep(&mut self, session: SessionId, change: impl FnOnce(&mut Pushed)) {
-        if let Some(doors) = self.jails.get(&session) {
-            doors.pushed.send_modify(change);
+        let doors = self.jails.get(&session).map(|doors| doors.pushed.clone());
+        if let Some(pushed) = doors.or_else(|| self.laptops.pushed(session)) {
+            pushed.send_modify(change);
             return;
         }
         if self.early.len() >= MOST_EARLY && !self.early.contains_key(&session) {

@@ -1,13 +1,20 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::audit::Event;
 use crate::privsep::link::Link;
-use crate::privsep::message::{Silence, ToKeeper};
+use crate::privsep::message::{PorterToKeeper, Silence};
 
-type Keeper = Option<Arc<Link<ToKeeper, Silence>>>;
+/// The porter's end of its link to the keeper.
+pub type KeeperLink = Link<PorterToKeeper, Silence>;
+
+type Keeper = Option<Arc<KeeperLink>>;
 
 /// How many events wait while the keeper is behind or being started again.
 const QUEUE: usize = 1024;
@@ -31,8 +38,34 @@ impl Notices {
     }
 
     /// From now on events go over this link.
-    pub fn to(&self, link: Arc<Link<ToKeeper, Silence>>) {
+    pub fn to(&self, link: Arc<KeeperLink>) {
         self.keeper.send_replace(Some(link));
+    }
+
+    /// There is no keeper, until the jailer brings the next.
+    pub fn to_nobody(&self) {
+        self.keeper.send_replace(None);
+    }
+
+    /// The keeper itself, waited for so long.
+    pub async fn keeper(&self, within: Duration) -> Keeper {
+        let mut keeper = self.keeper.subscribe();
+        let there = timeout(within, keeper.wait_for(Option::is_some)).await;
+        there.ok().and_then(Result::ok).and_then(|link| link.clone())
+    }
+
+    /// Waits until there is room for an event. Who begins nothing before that loses none with `tell_in_the_end`.
+    pub async fn room(&self) -> bool {
+        self.queue.reserve().await.is_ok()
+    }
+
+    /// Tells without waiting and without losing it: what does not go at once waits beside.
+    pub fn tell_in_the_end(&self, event: Event) {
+        let Err(TrySendError::Full(event)) = self.queue.try_send(event) else { return };
+        let queue = self.queue.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { queue.send(event).await });
+        }
     }
 
     /// Waits for room: what an event must stand for does not happen before it. False when nobody takes events any more.
@@ -64,7 +97,7 @@ async fn carry(mut events: mpsc::Receiver<Event>, mut links: watch::Receiver<Kee
 
 /// Sends one event, over the next link if this one is dead; false when there will be no other.
 async fn deliver(event: Event, links: &mut watch::Receiver<Keeper>) -> bool {
-    let message = ToKeeper::Event(event);
+    let message = PorterToKeeper::Event(event);
     loop {
         let link = links.borrow_and_update().clone();
         if let Some(link) = link

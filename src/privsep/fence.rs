@@ -140,7 +140,7 @@ pub fn holes(reach: Reach) -> Vec<&'static str> {
 fn own(role: Role) -> &'static [i64] {
     use libc::*;
     match role {
-        Role::Gate | Role::Porter => &[SYS_accept, SYS_accept4],
+        Role::Gate | Role::Portal | Role::Porter => &[SYS_accept, SYS_accept4],
         Role::Keeper => &[
             SYS_openat,
             SYS_openat2,

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::link::{decode, encode};
 use super::message::{
     FromJailer, GateToWarden, JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden,
-    KeeperToWarden, Message, Silence, ToKeeper, WardenToGate, WardenToJailer, WardenToKeeper, WardenToPorter,
+    KeeperToWarden, Message, PortalToPorter, PorterToKeeper, PorterToPortal, Silence, ToKeeper, WardenToGate,
+    WardenToJailer, WardenToKeeper, WardenToPorter,
 };
 use super::stream::{FromGate, FromKeeper};
 
@@ -26,6 +27,9 @@ pub fn messages(bytes: &[u8]) {
     one::<KeeperToWarden>(bytes);
     one::<WardenToPorter>(bytes);
     one::<ToKeeper>(bytes);
+    one::<PortalToPorter>(bytes);
+    one::<PorterToPortal>(bytes);
+    one::<PorterToKeeper>(bytes);
 }
 
 fn one<M: Message>(bytes: &[u8]) {

@@ -180,6 +180,16 @@ impl<S: Message, R: Message> Link<S, R> {
         self.packets.send(&bytes, &[]).await
     }
 
+    /// A message and its descriptors; they stay the caller's.
+    pub async fn send_with(&self, message: &S, descriptors: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
+        let bytes = encode(message);
+        if bytes.len() > LONGEST || message.descriptors().is_some_and(|n| n != descriptors.len()) {
+            let what = std::io::Error::from(std::io::ErrorKind::InvalidInput);
+            return Err(LinkError::Socket(what));
+        }
+        self.packets.send(&bytes, descriptors).await
+    }
+
     /// The next message; one reader at a time.
     pub async fn recv(&self) -> Result<(R, Vec<OwnedFd>), LinkError> {
         let mut buffer = Vec::new();

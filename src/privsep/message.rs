@@ -4,6 +4,8 @@
 mod gate;
 mod jailer;
 mod keeper;
+mod kube;
+mod portal;
 mod porter;
 
 use minicbor::{Decode, Encode};
@@ -12,8 +14,11 @@ use super::Role;
 
 pub use self::gate::{Claim, GateToWarden, WardenToGate};
 pub use self::jailer::{JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden, WardenToJailer};
-pub use self::keeper::{KeeperToTally, KeeperToWarden, TallyToKeeper, ToKeeper, WardenToKeeper};
+pub use self::keeper::{KeeperToTally, KeeperToWarden, PorterToKeeper, TallyToKeeper, ToKeeper, WardenToKeeper};
+pub use self::kube::{Cluster, Credential, KubeStream, MayBe, Pass, StreamProtocol, Way};
+pub use self::portal::{PortalToPorter, PorterToPortal};
 pub use self::porter::{Grant, Refusal, WardenToPorter};
+pub use crate::session::FIRST_STREAM;
 
 /// What can travel on a link.
 pub trait Message: Encode<()> + for<'b> Decode<'b, ()> + std::fmt::Debug + Send + 'static {
@@ -125,7 +130,7 @@ descriptors! {
     JailerToGate: Self::Stream { .. } => 1;
     JailerToKeeper: Self::Terminal { .. } => 2, Self::Pipes { .. } => 4, Self::Ended { .. } | Self::Event(_) => 0;
     JailerToPorter: Self::Doors { .. } => super::table::DOORS.len(), Self::Gone { .. } => 0;
-    JailerToTally: Self::Watch { .. } => 1;
+    JailerToTally: Self::Watch { .. } => 2;
     WardenToJailer: _ => 0;
     JailerToWarden: _ => 0;
     GateToWarden: _ => 0;
@@ -133,6 +138,9 @@ descriptors! {
     WardenToKeeper: _ => 0;
     KeeperToWarden: _ => 0;
     WardenToPorter: _ => 0;
+    PortalToPorter: Self::Connection { .. } => 1;
+    PorterToPortal: _ => 0;
+    PorterToKeeper: Self::Event(_) => 0, Self::Stream { .. } => 2;
     ToKeeper: _ => 0;
     TallyToKeeper: _ => 0;
     KeeperToTally: _ => 0;

@@ -6,6 +6,7 @@
 
 mod accusation;
 pub mod begin;
+pub mod changes;
 pub mod fence;
 pub mod link;
 pub mod message;

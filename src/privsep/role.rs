@@ -16,20 +16,25 @@ pub enum Role {
     Warden,
     #[n(4)]
     Gate,
+    /// Only where laptops have a door.
+    #[n(5)]
+    Portal,
 }
 
 impl Role {
     /// In the order they are started: whoever must record or answer is there before whoever asks.
-    pub const ALL: [Self; 5] = [Self::Keeper, Self::Tally, Self::Porter, Self::Warden, Self::Gate];
+    pub const ALL: [Self; 6] = [Self::Keeper, Self::Tally, Self::Porter, Self::Warden, Self::Gate, Self::Portal];
 
     /// The two ends of each link between roles. Control sockets (jailer to each role) are not listed: they are fd 3.
-    pub const LINKS: [(Self, Self); 6] = [
+    pub const LINKS: [(Self, Self); 8] = [
         (Self::Gate, Self::Warden),
         (Self::Warden, Self::Keeper),
         (Self::Warden, Self::Porter),
         (Self::Gate, Self::Keeper),
         (Self::Porter, Self::Keeper),
         (Self::Tally, Self::Keeper),
+        (Self::Portal, Self::Porter),
+        (Self::Portal, Self::Keeper),
     ];
 
     /// What `ps` shows: the role, and the one thing it holds.
@@ -40,6 +45,7 @@ impl Role {
             Self::Porter => "stockade: porter [doors]",
             Self::Warden => "stockade: warden [policy]",
             Self::Gate => "stockade: gate [net]",
+            Self::Portal => "stockade: portal [tls]",
         }
     }
 
@@ -57,6 +63,7 @@ impl fmt::Display for Role {
             Self::Porter => "porter",
             Self::Warden => "warden",
             Self::Gate => "gate",
+            Self::Portal => "portal",
         })
     }
 }

@@ -4,14 +4,19 @@
 //! |-------------------------|-----------|------------------|---------------------------------|
 //! | TCP listeners           | loader    | gate             | jailer                          |
 //! | host keys               | loader    | gate (read once) | jailer                          |
+//! | laptops' listeners      | loader    | portal           | jailer                          |
+//! | certificate and its key | loader    | portal (read)    | jailer                          |
 //! | configuration           | loader    | jailer, all      | jailer                          |
 //! | authorized keys' folder | loader    | warden           | jailer                          |
+//! | kubeconfigs             | loader    | warden (read)    | jailer                          |
+//! | locks: folder, changes  | loader    | warden           | jailer                          |
 //! | recordings' folder      | loader    | keeper           | jailer                          |
 //! | audit file's folder     | loader    | keeper           | jailer                          |
 //! | resolv.conf, hosts      | jailer    | porter (read)    | jailer                          |
 //! | door listeners          | jail      | jailer, porter   | jailer                          |
 //! | PTY master, pipes       | jail      | keeper           | nobody: a dead keeper ends its sessions |
 //! | streams                 | jailer    | gate and keeper  | nobody: a dead gate ends its connections |
+//! | streams on clusters     | porter    | keeper, porter   | nobody: a dead keeper or porter ends them |
 //! | exec notifications      | jail      | jailer, tally    | jailer                          |
 //!
 //! What the loader opened the jailer holds for successors. At a reload the loader opens all of it anew but the listeners,
@@ -22,22 +27,23 @@
 //! | who breaks it       | who hears it                | how the jailer learns of it                                 |
 //! |---------------------|-----------------------------|-------------------------------------------------------------|
 //! | any role            | jailer                      | itself                                                      |
-//! | gate, porter, tally | keeper                      | it tells the warden (`Breach`), who says `Dismiss`          |
+//! | gate, portal, porter, tally | keeper              | it tells the warden (`Breach`), who says `Dismiss`          |
 //! | gate, porter, keeper| warden                      | it says `Dismiss`                                           |
 //! | warden              | gate, porter, keeper        | the hearer ends with an exit status that says so            |
-//! | keeper              | gate, porter, tally         | the same                                                    |
+//! | keeper              | gate, portal, porter, tally | the same                                                    |
+//! | portal, porter      | porter, portal              | the same                                                    |
 //!
-//! The jailer reads no byte of a role but the warden's, so who hears the warden or the keeper break the protocol has its
-//! own end to say it with (`Accusation`), and goes with them: a false word costs who says it as much as whom it names. When
-//! the keeper accuses, recordings are closed in order and sessions end: what a warden lets in that lies to the recorder
-//! must not go on.
+//! The jailer reads no byte of a role but the warden's, so who hears the warden, the keeper or the portal break the
+//! protocol has its own end to say it with (`Accusation`), and goes with them: a false word costs who says it as much as
+//! whom it names. When the keeper accuses, recordings are closed in order and sessions end: what a warden lets in that lies
+//! to the recorder must not go on.
 
 use super::Role;
 use super::message::WardenToJailer;
 use crate::session::SessionId;
 
 /// A jail's doors, in the order their listeners travel.
-pub const DOORS: [Door; 7] = [
+pub const DOORS: [Door; 8] = [
     Door::Metadata,
     Door::MetadataV6,
     Door::Container,
@@ -45,6 +51,7 @@ pub const DOORS: [Door; 7] = [
     Door::PodIdentityV6,
     Door::Control,
     Door::Egress,
+    Door::Kube,
 ];
 
 /// A listening socket inside a jail's network namespace.
@@ -64,6 +71,8 @@ pub enum Door {
     Control,
     /// 127.0.0.1:3128
     Egress,
+    /// 127.0.0.1:6443
+    Kube,
 }
 
 /// A jail's life, as far as the boundary goes.
@@ -109,7 +118,7 @@ mod tests {
         };
         for (ask, allowed) in [
             (build, [true, false, false, false]),
-            (WardenToJailer::Start { session, number: 1, wish }, [false, false, true, true]),
+            (WardenToJailer::Start { session, number: 1, wish, clusters: None }, [false, false, true, true]),
             (WardenToJailer::Signal { session, number: 1, signal: 15 }, [false, false, true, true]),
             (WardenToJailer::End { session }, [false, true, true, true]),
         ] {

@@ -1,9 +1,9 @@
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
-use super::Exec;
+use super::{Exec, KubeStream};
 
-/// What happened in a session. `number` is the channel's (c1, c2, …).
+/// What happened in a session. `number` is the channel's (c1, c2, …) or the stream's on a cluster (k1, k2, …).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Event {
     #[n(0)]
@@ -154,6 +154,14 @@ pub enum Event {
         #[n(0)]
         number: u32,
     },
+    /// A program in a container of a cluster is connected; from here on its bytes are this number's.
+    #[n(17)]
+    KubeStream {
+        #[n(0)]
+        number: u32,
+        #[n(1)]
+        stream: Box<KubeStream>,
+    },
 }
 
 /// The terminal of a channel, as the client asked for it.
@@ -209,6 +217,7 @@ impl Event {
             | Self::Resize { number, .. }
             | Self::Signal { number, .. }
             | Self::Channel { number, .. }
+            | Self::KubeStream { number, .. }
             | Self::Exec { number, .. }
             | Self::ExitStatus { number, .. }
             | Self::ExitSignal { number, .. }

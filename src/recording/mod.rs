@@ -101,6 +101,41 @@ pub struct Exec {
     pub arguments: Vec<String>,
 }
 
+/// An exec or attach on a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KubeStream {
+    /// What the API server's audit log calls it too.
+    #[n(0)]
+    pub audit_id: String,
+    #[n(1)]
+    pub cluster: String,
+    #[n(2)]
+    pub namespace: String,
+    #[n(3)]
+    pub pod: String,
+    /// `None`: the pod's first.
+    #[n(4)]
+    pub container: Option<String>,
+    /// `exec` or `attach`.
+    #[n(5)]
+    pub subresource: String,
+    /// Empty with `attach`.
+    #[n(6)]
+    pub command: Vec<String>,
+    #[n(7)]
+    pub terminal: bool,
+}
+
+impl KubeStream {
+    /// What runs where, on a line.
+    pub fn title(&self) -> String {
+        let Self { cluster, namespace, pod, container, subresource, command, .. } = self;
+        let container = container.as_ref().map_or(String::new(), |container| format!("/{container}"));
+        let command = if command.is_empty() { String::new() } else { format!(": {}", command.join(" ")) };
+        format!("{subresource} {cluster}/{namespace}/{pod}{container}{command}")
+    }
+}
+
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 

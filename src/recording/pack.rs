@@ -1,3 +1,8 @@
+use std::cell::RefCell;
+use std::io;
+
+use zstd::bulk::Compressor;
+
 use super::frame::LONGEST_PLAIN;
 
 /// Below this zstd only adds its own header, and a key press need not pay for a compressor.
@@ -6,13 +11,29 @@ const WORTH: usize = 64;
 /// zstd level 3: on 64 KiB frames of terminal output higher levels gain little and cost much.
 const LEVEL: i32 = 3;
 
+thread_local! {
+    /// To make one costs several times what a frame does. A thread's, not a recording's: it is half a megabyte, threads
+    /// that write are few, and idle ones end.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// One zstd frame.
 pub(super) fn pack(plain: &[u8]) -> Vec<u8> {
     if plain.len() < WORTH {
         return stored(plain);
     }
     // Only a lack of memory can fail here, and a recording must not lose bytes to it.
-    zstd::bulk::compress(plain, LEVEL).unwrap_or_else(|_| stored(plain))
+    compress(plain).unwrap_or_else(|_| stored(plain))
+}
+
+fn compress(plain: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let mut compressor = kept.take().map_or_else(|| Compressor::new(LEVEL), Ok)?;
+        let packed = compressor.compress(plain)?;
+        // After a fault it is not kept.
+        *kept = Some(compressor);
+        Ok(packed)
+    })
 }
 
 /// `None` when it is not zstd or larger than any frame's events.

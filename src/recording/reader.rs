@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::chain::Chain;
 use super::frame::{self, Closing, Fault, Frame, FrameHeader, Kind, MAGIC, Opening, Totals, VERSION};
 use super::{Event, Header, pack};
-use crate::session::SessionId;
+use crate::session::{FIRST_STREAM, SessionId};
 
 /// Why a recording, or the rest of it, cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +173,9 @@ impl<R: Read> Reader<R> {
         let events = events(&frame, offset).ok_or(broken("its events cannot be decoded"))?;
         for recorded in &events {
             self.totals.add(&recorded.event);
-            if let Event::ExitStatus { status, .. } = recorded.event {
+            if let Event::ExitStatus { status, number } = recorded.event
+                && number < FIRST_STREAM
+            {
                 self.exit = Some(status);
             }
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::session::SessionId;
+use crate::session::{FIRST_STREAM, SessionId};
 
 mod hostile;
 
@@ -39,6 +39,19 @@ pub(super) fn output(text: &str) -> Event {
     Event::Output { number: 1, data: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
+pub(super) fn exec() -> KubeStream {
+    KubeStream {
+        audit_id: "5a3c".into(),
+        cluster: "hyades".into(),
+        namespace: "default".into(),
+        pod: "web-0".into(),
+        container: Some("app".into()),
+        subresource: "exec".into(),
+        command: vec!["sh".into(), "-i".into()],
+        terminal: true,
+    }
+}
+
 fn everything() -> Vec<Event> {
     let terminal = Terminal { term: "xterm".into(), columns: 80, rows: 24, width: 0, height: 0, modes: vec![(53, 1)] };
     vec![
@@ -64,6 +77,8 @@ fn everything() -> Vec<Event> {
         Event::Attached { number: 1 },
         Event::ExitSignal { number: 2, name: "PIPE".into() },
         Event::ExitStatus { number: 1, status: 3 },
+        Event::KubeStream { number: FIRST_STREAM, stream: Box::new(exec()) },
+        Event::ExitStatus { number: FIRST_STREAM, status: 7 },
     ]
 }
 
@@ -137,7 +152,7 @@ fn every_event_comes_back_at_its_time() {
     assert_eq!((closing.reason.as_str(), closing.exit, closing.lost), ("exit", Some(3), None));
     assert_eq!(
         closing.totals,
-        Totals { events: 17, channels: 2, output: 79, error_output: 8, input: 12, redacted: 9, execs: 1 }
+        Totals { events: 19, channels: 2, output: 79, error_output: 8, input: 12, redacted: 9, execs: 1 }
     );
     assert_eq!(reader.length(), Duration::from_millis(999));
     assert_eq!(reader.closed_at(), Some(wall(999)));

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::chain::{Chain, Link};
 use super::frame::{Closing, Opening, Totals, VERSION, cbor};
 use super::{BULK_AFTER, BULK_UNIT, Durability, Event, Header, pack};
-use crate::session::SessionId;
+use crate::session::{FIRST_STREAM, SessionId};
 
 /// A frame is closed when it holds so much, whether or not a commit comes: this bounds what one torn frame loses.
 const FULL: usize = 64 << 10;
@@ -121,7 +121,10 @@ impl Writer {
         self.count += 1;
         self.last = at;
         self.totals.add(event);
-        if let Event::ExitStatus { status, .. } = event {
+        // How a program on a cluster ended is not how the session did.
+        if let Event::ExitStatus { status, number } = event
+            && *number < FIRST_STREAM
+        {
             self.exit = Some(*status);
         }
     }

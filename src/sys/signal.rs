@@ -46,6 +46,9 @@ pub fn next(descriptor: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     }
 }
 
+/// Of Linux, real-time signals included.
+const LAST: libc::c_int = 64;
+
 /// In a child that is about to execute something: every signal unblocked and back to its default.
 pub fn reset() -> io::Result<()> {
     let none = set_of(&[]);
@@ -53,8 +56,11 @@ pub fn reset() -> io::Result<()> {
     if unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // Rust ignores SIGPIPE in its programs; a shell's children must die of it.
-    // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // What is ignored stays ignored across execve: SIGPIPE by Rust, and by whoever started the bastion maybe SIGINT, which
+    // no program in a jail would hear then. KILL, STOP and the C library's own say no.
+    for number in 1..=LAST {
+        // SAFETY: SIG_DFL runs no code of ours.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
     Ok(())
 }

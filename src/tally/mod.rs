@@ -12,7 +12,7 @@ mod notes;
 mod pace;
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use tokio::io::Interest;
@@ -25,7 +25,7 @@ use crate::privsep::message::{FromJailer, JailerToTally, Number, Silence};
 use crate::privsep::{Accusation, Role};
 use crate::recording::Exec;
 use crate::session::SessionId;
-use crate::sys::notify;
+use crate::sys::notify::{self, Slate};
 use crate::sys::watched::Watched;
 
 /// Why tally ends.
@@ -66,11 +66,12 @@ async fn attend(
                 let link = Link::new(socket).map_err(TallyError::Watch)?;
                 let _ = keeper.send(link).await;
             }
-            (FromJailer::Told(JailerToTally::Watch { session, number }), Some(listener)) => {
+            (FromJailer::Told(JailerToTally::Watch { session, number }), Some(slate)) => {
+                let (Some(listener), Ok(slate)) = (descriptors.pop(), Slate::open(slate)) else { continue };
                 turns.retain(|_, turn| turn.strong_count() > 0);
                 let turn = turns.get(&session).and_then(Weak::upgrade).unwrap_or_else(|| Arc::new(Semaphore::new(1)));
                 turns.insert(session, Arc::downgrade(&turn));
-                tokio::spawn(watch(session, number, listener, turn, notes.clone()));
+                tokio::spawn(watch(session, number, (listener, slate), turn, notes.clone()));
             }
             (FromJailer::Peer(_) | FromJailer::Begin | FromJailer::Reload, _) => {}
             (FromJailer::Told(JailerToTally::Watch { .. }), None) => {}
@@ -79,27 +80,40 @@ async fn attend(
 }
 
 /// Serves one listener until its last process is gone.
-async fn watch(session: SessionId, number: Number, listener: OwnedFd, turn: Arc<Semaphore>, notes: Notes) {
-    let Ok(listener) = Watched::new(listener).map(Arc::new) else { return };
-    notify::wake_in_place(std::os::fd::AsFd::as_fd(&*listener));
+async fn watch(
+    session: SessionId,
+    number: Number,
+    (listener, mut slate): (OwnedFd, Slate),
+    turn: Arc<Semaphore>,
+    notes: Notes,
+) {
+    let Ok(listener) = Watched::new(listener) else { return };
+    notify::wake_in_place(listener.as_fd());
     let mut pace = Pace::new(tokio::time::Instant::now());
+    // A former tally may have died with an attempt in its hands, listed or not: twice is better than never.
+    let mut left = Some(slate.last()).filter(|left| notify::still_waits(listener.as_fd(), left.id));
     loop {
-        pace.turn().await;
-        let attempt = match listener.io(Interest::READABLE, notify::receive).await {
-            Ok(attempt) => attempt,
-            // The process was killed before it was our turn: nothing was executed, and the kernel no longer knows what.
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
-            Err(_) => return,
+        let attempt = match left.take() {
+            Some(left) => left,
+            None => {
+                pace.turn().await;
+                match listener.io(Interest::READABLE, |listener| notify::receive(listener, &mut slate)).await {
+                    Ok(attempt) => attempt,
+                    // The process was killed before it was our turn: nothing was executed, and the kernel no longer
+                    // knows what.
+                    Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
+                    Err(_) => return,
+                }
+            }
         };
         pace.taken();
         let Some(mut exec) = read(&turn, attempt).await else { return };
-        let socket = std::os::fd::AsFd::as_fd(&*listener);
         // What was read counts only if the same process still waits, for a pid is used again; the attempt counts anyway.
-        if !notify::still_waits(socket, attempt.id) {
+        if !notify::still_waits(listener.as_fd(), attempt.id) {
             (exec.path, exec.arguments) = (String::new(), Vec::new());
         }
         notes.take_down(session, number, exec).await;
-        let _ = notify::go_on(std::os::fd::AsFd::as_fd(&*listener), attempt.id);
+        let _ = notify::go_on(listener.as_fd(), attempt.id);
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `credential_process`, SSO, `login_session`     | refused by `connect`, with a sentence                       |
 
 mod ask;
+mod power;
 mod refusal;
 mod surroundings;
 
@@ -22,31 +23,53 @@ use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
 pub use self::ask::{AssumeRequest, Caller};
-pub use self::refusal::{no_identity, refusal_of};
+pub use self::refusal::{chain, no_identity, refusal_of};
 pub use self::surroundings::Surroundings;
 use crate::privsep::message::{Grant, Refusal};
 
+/// The name of the bastion's own session in other accounts.
+const LOOKS_FOR_CLUSTERS: &str = "stockade-discovery";
+
 const CONNECT: Duration = Duration::from_secs(3);
-const ATTEMPT: Duration = Duration::from_secs(5);
 /// Both tries and the pause between them: nobody's first call in a jail waits longer for a verdict.
-const OPERATION: Duration = Duration::from_secs(9);
+const WARDEN: Patience = Patience {
+    attempts: 2,
+    first_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_millis(500),
+    attempt: Duration::from_secs(5),
+    operation: Duration::from_secs(9),
+};
+
+/// How often and how long AWS is asked the same thing. Pauses double, and are cut by chance, so that many that were
+/// throttled together do not come back together.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub attempts: u32,
+    pub first_pause: Duration,
+    pub longest_pause: Duration,
+    /// For one attempt.
+    pub attempt: Duration,
+    /// For all of them with their pauses.
+    pub operation: Duration,
+}
 
 /// The bastion's AWS identity, and who may be asked with it.
 #[derive(Clone, Debug)]
 pub struct Authority {
     sts: aws_sdk_sts::Client,
     iam: aws_sdk_iam::Client,
+    /// For clients of other regions and accounts.
+    config: SdkConfig,
     region: String,
 }
 
@@ -75,14 +98,11 @@ pub enum AuthorityError {
 impl Authority {
     /// Reads the SDK's standard settings from the environment and the shared files; asks nobody anything.
     pub async fn connect(region: &str, surroundings: &Surroundings) -> Result<Self, AuthorityError> {
-        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(AuthorityError::Region(region.to_owned()));
-        }
-        refuse_programs(region).await?;
-        let config = configuration(region, surroundings.http_client()?).await;
+        let config = configuration(region, surroundings, WARDEN).await?;
         Ok(Self {
             sts: aws_sdk_sts::Client::new(&config),
             iam: aws_sdk_iam::Client::new(&config),
+            config,
             region: region.to_owned(),
         })
     }
@@ -95,6 +115,21 @@ impl Authority {
     /// Who the bastion is to AWS: for `doctor`.
     pub async fn whoami(&self) -> Result<Caller, Refusal> {
         ask::whoami(&self.sts).await
+    }
+
+    /// What of this the bastion may do that nobody's keeper should: for `doctor`.
+    pub async fn writes(&self, caller: &Caller, upon: &[String]) -> Result<Vec<String>, Refusal> {
+        power::writes(&self.iam, &caller.arn, upon).await
+    }
+
+    /// EKS of a region, with the same identity or one that it assumes.
+    pub async fn eks(&self, role: Option<&str>, region: &str) -> aws_sdk_eks::Client {
+        let mut config = aws_sdk_eks::config::Builder::from(&self.config).region(Region::new(region.to_owned()));
+        if let Some(role) = role {
+            let assumed = AssumeRoleProvider::builder(role).session_name(LOOKS_FOR_CLUSTERS).configure(&self.config);
+            config = config.credentials_provider(assumed.build().await);
+        }
+        aws_sdk_eks::Client::from_conf(config.build())
     }
 
     /// IAM with the same identity, for the directory.
@@ -113,23 +148,34 @@ pub fn token_files() -> Vec<PathBuf> {
         .collect()
 }
 
-async fn configuration(region: &str, http: SharedHttpClient) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .operation_attempt_timeout(ATTEMPT)
-        .operation_timeout(OPERATION)
-        .build();
-    let retries = RetryConfig::standard()
-        .with_max_attempts(2)
-        .with_initial_backoff(Duration::from_millis(100))
-        .with_max_backoff(Duration::from_millis(500));
-    aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(region.to_owned()))
-        .http_client(http)
-        .timeout_config(timeouts)
-        .retry_config(retries)
-        .load()
-        .await
+/// The SDK's standard settings from the environment and the shared files, over our TLS and resolver.
+pub async fn configuration(
+    region: &str,
+    surroundings: &Surroundings,
+    patience: Patience,
+) -> Result<SdkConfig, AuthorityError> {
+    if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(AuthorityError::Region(region.to_owned()));
+    }
+    refuse_programs(region).await?;
+    let http = surroundings.http_client()?;
+    let region = Region::new(region.to_owned());
+    Ok(patience.on(aws_config::defaults(BehaviorVersion::latest()).region(region).http_client(http)).load().await)
+}
+
+impl Patience {
+    fn on(&self, loader: ConfigLoader) -> ConfigLoader {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .operation_attempt_timeout(self.attempt)
+            .operation_timeout(self.operation)
+            .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(self.attempts)
+            .with_initial_backoff(self.first_pause)
+            .with_max_backoff(self.longest_pause);
+        loader.timeout_config(timeouts).retry_config(retries)
+    }
 }
 
 /// The chain's own refusal of a `credential_process` would come with the first login, as one log line among others.
@@ -144,9 +190,9 @@ async fn refuse_programs(region: &str) -> Result<(), AuthorityError> {
     let profile = ProfileFileCredentialsProvider::builder().configure(&config).build();
     match profile.provide_credentials().await {
         Err(error @ CredentialsError::InvalidConfiguration(_)) => {
-            let chain = refusal::chain(&error);
-            let process = chain.contains("credentials-process");
-            Err(if process { AuthorityError::CredentialProcess } else { AuthorityError::Profile(chain) })
+            let told = chain(&error);
+            let process = told.contains("credentials-process");
+            Err(if process { AuthorityError::CredentialProcess } else { AuthorityError::Profile(told) })
         }
         // Nothing there, or somebody must be asked: found out with the first request.
         _ => Ok(()),

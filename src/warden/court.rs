@@ -3,8 +3,15 @@
 //! Nothing here waits: what takes time (a look-up of keys) runs beside and comes back as a letter.
 
 mod channel;
+mod clusters;
+mod cycle;
+mod keeper;
+mod kubeconfig;
+mod laptop;
+mod lock;
 mod login;
 mod review;
+mod verb;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,14 +20,21 @@ use tokio::sync::mpsc;
 
 pub use self::login::{Claimant, Judge, Judged, Judgement};
 pub use self::review::Review;
+pub use self::verb::Asker;
 
+use self::laptop::Laptop;
 use self::login::Phase;
+use self::review::AGAIN;
+use self::verb::Asked;
+use super::clusters::Book;
 use super::later;
 use super::outbox::Outbox;
 use super::post::{Due, Post, Term};
+use super::refusals::Refusals;
 use super::sessions::{Note, Place, Session, Sponsor, Stage, Terms};
 use crate::audit::Event;
 use crate::identity::Principal;
+use crate::policy::lock::Locks;
 use crate::privsep::Role;
 use crate::privsep::link::LinkError;
 use crate::privsep::message::{
@@ -28,9 +42,6 @@ use crate::privsep::message::{
     WardenToPorter,
 };
 use crate::session::SessionId;
-
-/// Events that wait for a keeper.
-const MOST_UNTOLD: usize = 1024;
 
 /// The exit status of a session that cannot be recorded; ssh itself uses 255.
 const UNRECORDED: u32 = 254;
@@ -48,8 +59,12 @@ pub struct Court<J, S> {
     keeper: Option<Outbox<WardenToKeeper>>,
     /// Which keeper it is: the end of a former one's link may be heard of late.
     reign: u64,
-    /// What happened while there was no keeper to tell.
-    untold: VecDeque<Event>,
+    /// What it is to be told as soon as there is one, and it has room.
+    untold: VecDeque<WardenToKeeper>,
+    /// Of which events fell out.
+    lost: u64,
+    /// A letter comes when there is room.
+    catching_up: bool,
     porter: Option<Outbox<WardenToPorter>>,
     term: Term,
     /// The connections there were when this gate began to speak with us.
@@ -58,13 +73,27 @@ pub struct Court<J, S> {
     /// Which rules: a judgement by former ones may be heard late.
     edition: u64,
     sessions: HashMap<SessionId, Session>,
+    book: Book,
     /// Who was refused a jail of late for having enough.
     full: HashMap<Principal, Instant>,
+    /// Who is asked about again when their time comes.
+    followed: HashSet<Principal>,
+    refusals: Refusals,
+    /// They are to be counted soon.
+    counting: bool,
+    locks: Locks,
+    /// Why nobody can say what is locked now.
+    unread: Option<String>,
+    laptops: Vec<Laptop>,
+    /// Users and keys whose last wish was a verb: no jail is begun for their next one before it is known.
+    verbal: HashSet<(Principal, String)>,
+    /// Verbs that wait for EKS's first answer.
+    unlooked: Vec<(Asker, Asked)>,
 }
 
 impl<J: Judge, S: Sponsor> Court<J, S> {
     pub fn new(judge: J, sponsor: S, terms: Terms, jailer: Outbox<WardenToJailer>, post: mpsc::Sender<Post>) -> Self {
-        Self {
+        let mut court = Self {
             judge,
             sponsor,
             terms,
@@ -74,14 +103,27 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             keeper: None,
             reign: 0,
             untold: VecDeque::new(),
+            lost: 0,
+            catching_up: false,
             porter: None,
             term: 0,
             alive: None,
             connections: HashMap::new(),
             edition: 0,
             sessions: HashMap::new(),
+            book: Book::default(),
             full: HashMap::new(),
-        }
+            followed: HashSet::new(),
+            refusals: Refusals::default(),
+            counting: false,
+            locks: Locks::new(),
+            unread: None,
+            laptops: Vec::new(),
+            verbal: HashSet::new(),
+            unlooked: Vec::new(),
+        };
+        court.state_clusters();
+        court
     }
 
     // ---- peers -------------------------------------------------------------------------------------------------
@@ -98,7 +140,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.lost_keeper(self.reign, &LinkError::Closed);
         self.keeper = Some(keeper);
         self.reign += 1;
-        std::mem::take(&mut self.untold).into_iter().for_each(|event| self.event(event));
+        self.catch_up();
         self.reign
     }
 
@@ -106,7 +148,11 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.porter = Some(porter);
         self.sponsor.resend_all();
         // One by one through the queue: there may be more sessions than may wait for a peer.
-        self.sessions.keys().for_each(|id| later(&self.post, Duration::ZERO, Due::Egress(*id)));
+        self.tell_clusters();
+        for id in self.sessions.keys() {
+            later(&self.post, Duration::ZERO, Due::Rights(*id));
+        }
+        self.laptops.iter().for_each(|laptop| later(&self.post, Duration::ZERO, Due::Laptop(laptop.session)));
     }
 
     /// Nobody can come back to these sessions yet, so they end; but not at once, for what they are doing may matter.
@@ -139,6 +185,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             self.dismiss(Role::Keeper, what);
         }
         let Some(keeper) = self.keeper.take() else { return };
+        self.untold.retain(keeper::is_event);
         let post = self.post.clone();
         tokio::spawn(async move {
             for message in keeper.unsaid().await {
@@ -150,12 +197,13 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         for session in self.sessions.values_mut() {
             session.ending.get_or_insert_with(|| "the recorder died".into());
         }
+        self.end_laptops("the recorder died");
     }
 
     /// The jailer stops: what the keeper has not heard yet is the end of sessions.
     pub async fn farewell(self) {
         if let Some(keeper) = self.keeper {
-            keeper.flush().await;
+            keeper.flush(self.untold).await;
         }
     }
 
@@ -166,20 +214,6 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     fn say_gate(&self, message: WardenToGate) {
         if let Some(gate) = &self.gate {
             gate.say(message);
-        }
-    }
-
-    fn say_keeper(&self, message: WardenToKeeper) -> bool {
-        self.keeper.as_ref().is_some_and(|keeper| keeper.say(message))
-    }
-
-    pub fn event(&mut self, event: Event) {
-        if self.say_keeper(WardenToKeeper::Event(event.clone())) {
-            return;
-        }
-        self.untold.push_back(event);
-        if self.untold.len() > MOST_UNTOLD {
-            self.untold.pop_front();
         }
     }
 
@@ -280,17 +314,20 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         };
         self.sponsor.begin(id, &user);
         let mut session = Session::new(user, key, (0, connection));
-        (session.built, session.opened) = (true, true);
+        (session.built, session.opened, session.inherited) = (true, true, true);
         session.next = numbers.iter().max().copied().unwrap_or(0);
-        let place = |number: &Number| (*number, Place { channel: None, wish: None, stage: Stage::Running });
+        let running = || Place { channel: None, wish: None, stage: Stage::Running, attended: true };
+        let place = |number: &Number| (*number, running());
         session.channels = numbers.iter().map(place).collect();
         self.review(id, &session);
+        self.follow(&session.user);
         self.sessions.insert(id, session);
         self.find_owner(id);
+        self.end_if_locked(id);
     }
 
     fn end_if_empty(&mut self, id: SessionId, reason: &str) {
-        if self.sessions.get(&id).is_some_and(|session| session.channels.is_empty()) {
+        if self.sessions.get(&id).is_some_and(|session| session.attended() == 0) {
             self.end(id, reason);
         }
     }
@@ -300,7 +337,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.ending.is_none() {
             session.ending = Some(reason.to_owned());
-            self.jailer.say(WardenToJailer::End { session: id });
+            self.have_ended(id);
+        }
+    }
+
+    /// A gate that dies may end thousands at one time, more than may wait for the jailer: none of them may be forgotten.
+    fn have_ended(&self, id: SessionId) {
+        if self.sessions.contains_key(&id) && !self.jailer.say(WardenToJailer::End { session: id }) {
+            later(&self.post, AGAIN, Due::End(id));
         }
     }
 
@@ -309,7 +353,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.sponsor.end(id);
         let Some(session) = self.sessions.remove(&id) else { return };
         let reason = session.ending.unwrap_or_else(|| reason.to_owned());
-        self.say_keeper(WardenToKeeper::Close { session: id, reason: reason.clone() });
+        self.tell_keeper(WardenToKeeper::Close { session: id, reason: reason.clone() });
         self.event(Event::SessionClosed { session: id, user: session.user.to_string(), reason });
         if let Some(Phase::In(login)) = self.connections.get_mut(&session.owner.1)
             && login.session == Some(id)
@@ -324,6 +368,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         if reign != self.reign {
             return;
         }
+        let message = match self.hear_of_laptop(message) {
+            Some(message) => message,
+            None => return,
+        };
         match message {
             KeeperToWarden::Opened { session } => {
                 if let Some(known) = self.sessions.get_mut(&session) {
@@ -352,8 +400,18 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     pub fn due(&mut self, due: Due) {
         match due {
-            Due::Egress(id) => self.push_egress(id),
+            Due::Rights(id) => {
+                self.push_egress(id);
+                self.push_pass(id);
+            }
+            Due::Clusters => self.tell_clusters(),
+            Due::End(id) => self.have_ended(id),
+            Due::Laptop(id) => self.push_laptop(id),
+            Due::Lapse(id) => self.lapse(id),
             Due::Review(id) => self.review_due(id),
+            Due::Cycle(user) => self.cycle_due(&user),
+            Due::Refusals => self.count_refusals(),
+            Due::Keeper => self.keeper_due(),
             Due::Linger(id) => {
                 let stays = self.sessions.get(&id).is_some_and(|s| s.owner.0 == self.term && self.gate.is_some());
                 if !stays {
@@ -363,7 +421,9 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             Due::Kill(id, number) => {
                 if self.sessions.get(&id).is_some_and(|session| session.channels.contains_key(&number)) {
                     let signal = libc::SIGKILL;
-                    self.jailer.say(WardenToJailer::Signal { session: id, number, signal });
+                    if !self.jailer.say(WardenToJailer::Signal { session: id, number, signal }) {
+                        later(&self.post, AGAIN, Due::Kill(id, number));
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,6 +65,15 @@ impl Terms {
     }
 }
 
+/// What credentials are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The jail's metadata door.
+    Jail,
+    /// Tokens for clusters, signed in the porter: the keys enter no jail.
+    Clusters,
+}
+
 /// Issues, renews and ends.
 pub struct Issuer<S> {
     office: Arc<Office<S>>,
@@ -74,19 +84,28 @@ pub struct Issuer<S> {
 struct Live {
     task: AbortHandle,
     again: Arc<Notify>,
+    /// A jail's credentials serve clusters too.
+    both: Arc<AtomicBool>,
 }
 
 /// What all sessions' tasks share.
 struct Office<S> {
     sts: S,
+    purpose: Purpose,
     turns: Semaphore,
     porter: mpsc::Sender<WardenToPorter>,
     audit: mpsc::Sender<Event>,
 }
 
 impl<S: Sts> Issuer<S> {
-    pub fn new(sts: S, terms: Terms, porter: mpsc::Sender<WardenToPorter>, audit: mpsc::Sender<Event>) -> Self {
-        let office = Office { sts, turns: Semaphore::new(IN_FLIGHT), porter, audit };
+    pub fn new(
+        sts: S,
+        purpose: Purpose,
+        terms: Terms,
+        porter: mpsc::Sender<WardenToPorter>,
+        audit: mpsc::Sender<Event>,
+    ) -> Self {
+        let office = Office { sts, purpose, turns: Semaphore::new(IN_FLIGHT), porter, audit };
         Self { office: Arc::new(office), terms: Mutex::new(terms), live: Mutex::default() }
     }
 
@@ -103,9 +122,20 @@ impl<S: Sts> Issuer<S> {
         }
         let request = lock(&self.terms).request(session, principal);
         let again = Arc::new(Notify::new());
-        let keep = Keep::new(request, Arc::clone(&self.office), Arc::clone(&again));
+        let both = Arc::new(AtomicBool::new(false));
+        let keep = Keep::new(request, Arc::clone(&self.office), Arc::clone(&again), Arc::clone(&both));
         let task = tokio::spawn(keep.run()).abort_handle();
-        live.insert(session, Live { task, again });
+        live.insert(session, Live { task, again, both });
+        true
+    }
+
+    /// Whether a jail's credentials are to serve clusters too: one issue for both uses. `false` if it has none.
+    pub fn serve_clusters(&self, session: SessionId, wanted: bool) -> bool {
+        let live = lock(&self.live);
+        let Some(live) = live.get(&session) else { return false };
+        if live.both.swap(wanted, Ordering::Relaxed) != wanted && wanted {
+            live.again.notify_one();
+        }
         true
     }
 
@@ -133,6 +163,7 @@ struct Keep<S> {
     request: AssumeRequest,
     office: Arc<Office<S>>,
     again: Arc<Notify>,
+    both: Arc<AtomicBool>,
     grant: Option<Grant>,
     refusal: Option<Refusal>,
     failures: u32,
@@ -142,8 +173,8 @@ struct Keep<S> {
 struct Closed;
 
 impl<S: Sts> Keep<S> {
-    fn new(request: AssumeRequest, office: Arc<Office<S>>, again: Arc<Notify>) -> Self {
-        Self { request, office, again, grant: None, refusal: None, failures: 0 }
+    fn new(request: AssumeRequest, office: Arc<Office<S>>, again: Arc<Notify>, both: Arc<AtomicBool>) -> Self {
+        Self { request, office, again, both, grant: None, refusal: None, failures: 0 }
     }
 
     async fn run(mut self) {
@@ -183,7 +214,7 @@ impl<S: Sts> Keep<S> {
         })
         .await?;
         (self.failures, self.refusal, self.grant) = (0, None, Some(grant.clone()));
-        self.push(WardenToPorter::Issued { session: self.request.session, grant: Box::new(grant) }).await?;
+        self.push_grant(grant).await?;
         Ok(pause)
     }
 
@@ -207,17 +238,43 @@ impl<S: Sts> Keep<S> {
             .await?;
         }
         if last.is_none_or(|last| (last.code, last.message) != (refusal.code.clone(), refusal.message.clone())) {
-            self.push(WardenToPorter::Refused { session: self.request.session, refusal }).await?;
+            self.push_refusal(refusal).await?;
         }
         Ok(pause)
     }
 
     async fn resend(&self) -> Result<(), Closed> {
-        let session = self.request.session;
         if let Some(grant) = self.grant.clone() {
-            self.push(WardenToPorter::Issued { session, grant: Box::new(grant) }).await?;
+            self.push_grant(grant).await?;
         }
         if let Some(refusal) = self.refusal.clone() {
+            self.push_refusal(refusal).await?;
+        }
+        Ok(())
+    }
+
+    fn serves(&self, purpose: Purpose) -> bool {
+        self.office.purpose == purpose || (purpose == Purpose::Clusters && self.both.load(Ordering::Relaxed))
+    }
+
+    async fn push_grant(&self, grant: Grant) -> Result<(), Closed> {
+        let session = self.request.session;
+        if self.serves(Purpose::Clusters) {
+            let credentials = grant.credentials.clone();
+            self.push(WardenToPorter::ClusterCredentials { session, credentials }).await?;
+        }
+        if self.serves(Purpose::Jail) {
+            self.push(WardenToPorter::Issued { session, grant: Box::new(grant) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn push_refusal(&self, refusal: Refusal) -> Result<(), Closed> {
+        let session = self.request.session;
+        if self.serves(Purpose::Clusters) {
+            self.push(WardenToPorter::NoClusterCredentials { session, refusal: refusal.clone() }).await?;
+        }
+        if self.serves(Purpose::Jail) {
             self.push(WardenToPorter::Refused { session, refusal }).await?;
         }
         Ok(())
@@ -248,7 +305,7 @@ fn back_off(failures: u32) -> Duration {
 }
 
 /// Between half of it and all of it: sessions that failed together must not ask together again.
-fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     let half = pause / 2;
     let spread = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
     half + Duration::from_millis(RandomState::new().build_hasher().finish() % spread)

@@ -10,7 +10,7 @@ mod iam;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use self::cache::{Cache, Lives};
+pub use self::cache::{Cache, Lives, Need};
 pub use self::files::Files;
 pub use self::iam::{Iam, People};
 use crate::identity::Principal;
@@ -83,7 +83,7 @@ impl<P: People> Directory<P> {
     }
 
     /// Keys and groups of a principal; nobody is known by having none.
-    pub async fn look_up(&self, principal: &Principal) -> Result<Record, Unknown> {
+    pub async fn look_up(&self, principal: &Principal, need: Need) -> Result<Record, Unknown> {
         let mut record =
             Record { groups: self.groups.get(principal).cloned().unwrap_or_default(), ..Record::default() };
         match self.files.as_ref().map(|files| files.keys(principal)) {
@@ -92,7 +92,7 @@ impl<P: People> Directory<P> {
             Some(Ok(None)) | None => {}
         }
         if let Some((cache, wanted)) = &self.iam {
-            match cache.look_up(principal).await {
+            match cache.look_up(principal, need).await {
                 Ok((found, stale)) => {
                     record.stale = stale;
                     record.keys.extend(found.keys.iter().filter(|_| wanted.keys).cloned());

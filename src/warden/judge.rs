@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use jiff::Timestamp;
 
 use super::court::{Claimant, Judge, Judgement, Review};
-use super::directory::{Directory, People, Record};
+use super::directory::{Directory, Need, People, Record};
 use crate::config::{Access, Home};
 use crate::identity::authorized_keys::{self, AuthorizedKey, WhyNot};
 use crate::identity::{Principal, fingerprint};
@@ -44,7 +44,7 @@ impl<P: People> Rules<P> {
         let claim = &claimant.claim;
         let user: Principal = claim.user.parse().map_err(|e| format!("{e}"))?;
         let from: SocketAddr = claim.from.parse().map_err(|_| "the gate gave no address".to_owned())?;
-        let record = self.directory.look_up(&user).await.map_err(|e| e.to_string())?;
+        let record = self.directory.look_up(&user, Need::Login).await.map_err(|e| e.to_string())?;
         let evidence = evidence(&record, &user, &claim.key, from.ip());
         self.decide(&user, record, &evidence)
     }
@@ -91,7 +91,7 @@ impl<P: People> Judge for Arc<Bench<P>> {
     async fn may_stay(&self, user: &Principal, key: &str) -> Review {
         let rules = self.rules();
         // While nobody can say, what was decided before stands: an outage of IAM must not end everybody's work.
-        let Ok(record) = rules.directory.look_up(user).await else { return Review::Unknown };
+        let Ok(record) = rules.directory.look_up(user, Need::Stay).await else { return Review::Unknown };
         // Where a connection came from does not change under it; that its key is still listed can.
         let (keys, _) = keys(&record, user);
         let evidence = match keys.iter().find(|listed| listed.fingerprint() == key) {

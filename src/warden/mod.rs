@@ -4,13 +4,16 @@
 //! jail sends. Everything it hears goes through one queue, so that each decision sees a whole state.
 
 pub mod authority;
+pub mod clusters;
 mod court;
 pub mod credentials;
 pub mod directory;
 mod egress;
 pub mod judge;
+pub mod locks;
 mod outbox;
 mod post;
+mod refusals;
 mod sessions;
 
 use std::os::fd::OwnedFd;
@@ -42,6 +45,9 @@ pub struct Start<J, S> {
     pub grants: mpsc::Receiver<WardenToPorter>,
     /// What the sponsor has for the audit.
     pub events: mpsc::Receiver<crate::audit::Event>,
+    /// The clusters that EKS has, whenever it was asked.
+    pub found: mpsc::Receiver<Vec<clusters::Found>>,
+    pub locks: locks::Watch,
     /// Reads a new configuration into judge, sponsor and terms.
     pub reload: Box<dyn Fn(Vec<OwnedFd>) -> Option<Terms> + Send>,
 }
@@ -57,14 +63,18 @@ pub enum WardenError {
 
 /// Serves until the jailer closes the control link.
 pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), WardenError> {
-    let Start { control, judge, sponsor, terms, grants, events, reload } = start;
+    let Start { control, judge, sponsor, terms, grants, events, found, mut locks, reload } = start;
     let (post, mut letters) = mpsc::channel(QUEUE);
     let control = Arc::new(control);
     let jailer = Outbox::to(control.clone());
     tokio::spawn(read(control, post.clone(), Post::Jailer));
     tokio::spawn(pass_on(grants, post.clone(), Post::Grant));
     tokio::spawn(pass_on(events, post.clone(), Post::Event));
+    tokio::spawn(pass_on(found, post.clone(), Post::Found));
     let mut court = Court::new(judge, sponsor, terms, jailer, post.clone());
+    // Before anybody is judged.
+    court.heed(locks.look());
+    tokio::spawn(locks.keep(post.clone()));
     while let Some(letter) = letters.recv().await {
         match letter {
             Post::Jailer(Err(LinkError::Closed)) => {
@@ -91,9 +101,13 @@ pub async fn serve<J: Judge, S: Sponsor>(start: Start<J, S>) -> Result<(), Warde
             Post::Judged(judged) => court.judged(*judged),
             Post::Reviewed { session, review } => court.judged_again(session, review),
             Post::LoginReviewed(term, connection, review) => court.login_reviewed(term, connection, review),
+            Post::LaptopReviewed(id, review) => court.laptop_reviewed(id, review),
+            Post::TokenReviewed(asked, review) => court.token_reviewed(*asked, review),
+            Post::Locks(change) => court.heed(change),
             Post::Due(due) => court.due(due),
             Post::Grant(grant) => court.grant(grant),
             Post::Event(event) => court.event(event),
+            Post::Found(found) => court.found_clusters(found),
         }
     }
     Ok(())
@@ -122,7 +136,7 @@ fn introduce<J: Judge, S: Sponsor>(
             court.met_porter(Outbox::to(link.clone()));
             tokio::spawn(read(link, post.clone(), Post::Porter));
         }
-        Role::Warden | Role::Tally => {}
+        Role::Warden | Role::Tally | Role::Portal => {}
     }
     Ok(())
 }

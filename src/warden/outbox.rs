@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 
 use crate::privsep::link::Link;
@@ -40,7 +41,26 @@ impl<S: Message + Sync> Outbox<S> {
 
     /// False when the peer is gone or has not read for very long: what is said to it is lost.
     pub fn say(&self, message: S) -> bool {
-        self.waiting.try_send(message).is_ok()
+        self.offer(message).is_ok()
+    }
+
+    /// The same, and gives back what is not said.
+    pub fn offer(&self, message: S) -> Result<(), S> {
+        self.waiting.try_send(message).map_err(TrySendError::into_inner)
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.waiting.is_closed()
+    }
+
+    pub fn has_room(&self) -> bool {
+        !self.is_gone() && self.waiting.capacity() > 0
+    }
+
+    /// Waits for room, or for the peer's end.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + use<S> {
+        let waiting = self.waiting.clone();
+        async move { drop(waiting.reserve().await) }
     }
 
     /// What a peer that is gone has not been sent.
@@ -49,9 +69,18 @@ impl<S: Message + Sync> Outbox<S> {
         self.sends.await.unwrap_or_default()
     }
 
-    /// Sends what still waits, as far as the peer takes it in time.
-    pub async fn flush(self) {
-        drop(self.waiting);
-        let _ = tokio::time::timeout(FLUSH, self.sends).await;
+    /// Sends what still waits, and then this, as far as the peer takes it in time.
+    pub async fn flush(self, last: impl IntoIterator<Item = S>) {
+        let Self { waiting, sends } = self;
+        let flushed = async {
+            for message in last {
+                if waiting.send(message).await.is_err() {
+                    break;
+                }
+            }
+            drop(waiting);
+            sends.await
+        };
+        let _ = tokio::time::timeout(FLUSH, flushed).await;
     }
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::court::{Judged, Review};
+use super::clusters::Found;
+use super::court::{Asker, Judged, Review};
+use super::locks::Change;
 use crate::audit::Event;
+use crate::identity::Principal;
 use crate::privsep::link::{Link, LinkError};
 use crate::privsep::message::{
     Connection, FromJailer, GateToWarden, JailerToWarden, KeeperToWarden, Message, Number, Silence, WardenToPorter,
@@ -35,22 +38,43 @@ pub enum Post {
     },
     /// A login of a gate's life was decided on again.
     LoginReviewed(Term, Connection, Review),
+    /// A laptop's user was decided on again.
+    LaptopReviewed(SessionId, Review),
+    /// Somebody who asks for a token was decided on again.
+    TokenReviewed(Box<(Asker, String)>, Review),
+    Locks(Change),
     Due(Due),
     Grant(WardenToPorter),
     Event(Event),
+    /// EKS was asked.
+    Found(Vec<Found>),
 }
 
 /// What was put off.
 #[derive(Debug)]
 pub enum Due {
+    /// The jailer had no room to hear that a session ends.
+    End(SessionId),
     /// Nobody came back for a session whose connection was lost.
     Linger(SessionId),
     /// A channel that was closed by its client has had its hang-up; now it must go.
     Kill(SessionId, Number),
-    /// The porter is to hear what a session may reach.
-    Egress(SessionId),
+    /// The porter is to hear what a session may reach, and who it is on clusters.
+    Rights(SessionId),
+    /// The porter could not take all clusters.
+    Clusters,
+    /// The porter is to hear of a laptop's grant.
+    Laptop(SessionId),
+    /// The time of a laptop's token may be over.
+    Lapse(SessionId),
     /// Nobody could say whether they may stay.
     Review(SessionId),
+    /// A cycle is over for whoever of this user is in.
+    Cycle(Principal),
+    /// Refused logins were not told one by one.
+    Refusals,
+    /// The keeper's outbox has room again.
+    Keeper,
 }
 
 /// Reads a link into the queue until it fails; the failure is the last letter.

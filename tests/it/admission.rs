@@ -16,7 +16,7 @@ use crate::yard::{Output, Yard, keygen, spawn_with, until, within};
 /// Below the login grace as shipped: what ends sooner was not ended by it.
 const SOON: Duration = Duration::from_secs(20);
 
-fn reach(yard: &Yard, source: Ipv4Addr) -> TcpStream {
+pub fn reach(yard: &Yard, source: Ipv4Addr) -> TcpStream {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&socket, &SocketAddrV4::new(source, 0)).unwrap();
     connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, yard.port())).unwrap();
@@ -26,12 +26,12 @@ fn reach(yard: &Yard, source: Ipv4Addr) -> TcpStream {
     stream
 }
 
-fn loopback(last: u8) -> Ipv4Addr {
+pub fn loopback(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, last)
 }
 
 /// What the bastion says until it hangs up; it must do so soon.
-fn rest(mut stream: TcpStream) -> String {
+pub fn rest(mut stream: TcpStream) -> String {
     let mut said = Vec::new();
     match stream.read_to_end(&mut said) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("it still listens after {SOON:?}"),
@@ -45,7 +45,7 @@ fn lines(yard: &Yard, source: Ipv4Addr) -> usize {
     yard.audit().events().iter().filter(|event| event["src_endpoint"]["ip"] == source.to_string()).count()
 }
 
-fn penalised(yard: &Yard, source: Ipv4Addr) -> Option<Value> {
+pub fn penalised(yard: &Yard, source: Ipv4Addr) -> Option<Value> {
     yard.audit().of("SK1005W").into_iter().find(|event| event["src_endpoint"]["ip"] == source.to_string())
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use stockade::privsep::message::{Grant, Refusal};
 use stockade::session::SessionId;
 use stockade::warden::authority::{AssumeRequest, Authority, AuthorityError, Surroundings};
-use stockade::warden::directory::{Cache, Directory, Iam, Lives, Origin, Record, Use};
+use stockade::warden::directory::{Cache, Directory, Iam, Lives, Need, Origin, Record, Use};
 
 /// A bed of its own, filled; it ends with this value.
 pub struct Bed {
@@ -55,7 +55,12 @@ impl Bed {
 
     /// The bastion's environment: its keys, its region, the endpoint.
     pub fn bastion(&self) -> BTreeMap<String, String> {
-        let text = std::fs::read_to_string(self.directory.path().join("bastion.env")).unwrap();
+        self.identity("bastion")
+    }
+
+    /// The environment of `bastion` or `access`.
+    pub fn identity(&self, of: &str) -> BTreeMap<String, String> {
+        let text = std::fs::read_to_string(self.directory.path().join(format!("{of}.env"))).unwrap();
         text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     }
 
@@ -112,7 +117,7 @@ pub fn trail(endpoint: &str) -> Vec<Value> {
 }
 
 /// Runs one of the `child_` tests in a process with this environment and no other AWS settings.
-fn child(test: &str, environment: &BTreeMap<String, String>) {
+pub fn child(test: &str, environment: &BTreeMap<String, String>) {
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
         .env_clear()
@@ -139,6 +144,16 @@ fn refusals_of_sts_are_told_as_what_they_are() {
 #[test]
 fn people_come_from_all_pages_of_iam() {
     child("aws::child_looks_people_up", &Bed::start().bastion());
+}
+
+/// "membership may come from a second source behind the same seam (user tags)": whoever may tag gives no other group.
+#[test]
+fn access_to_clusters_can_be_in_a_users_tag() {
+    let bed = Bed::start();
+    let mut environment = bed.bastion();
+    environment.insert("AWS_ACCESS_KEY_ID".into(), "AKIAROOTOFTHEBED0000".into());
+    environment.insert("AWS_SECRET_ACCESS_KEY".into(), "root-secret-of-the-bed".into());
+    child("aws::child_heeds_a_tag", &environment);
 }
 
 #[test]
@@ -287,7 +302,7 @@ fn child_looks_people_up() {
     let both = Use { keys: true, groups: true };
     let directory = Directory::new(None, &BTreeMap::new(), Some((iam, both)));
     let runtime = runtime();
-    let look_up = |name: &str| runtime.block_on(directory.look_up(&name.parse().unwrap())).unwrap();
+    let look_up = |name: &str| runtime.block_on(directory.look_up(&name.parse().unwrap(), Need::Login)).unwrap();
     let alice = look_up("alice");
     assert!(
         matches!(&alice.keys[..], [key] if matches!(key.origin, Origin::Iam(_)) && key.text.starts_with("ssh-rsa "))
@@ -304,6 +319,29 @@ fn child_looks_people_up() {
     let before = calls("alice");
     look_up("alice");
     assert_eq!(calls("alice"), before, "remembered");
+}
+
+#[test]
+#[ignore = "run by its parent"]
+fn child_heeds_a_tag() {
+    let (iam, runtime) = (connect().unwrap().iam(), runtime());
+    let value = "k8s-user@hyades+platform-admins k8s-admin@hyades@web";
+    let tag = aws_sdk_iam::types::Tag::builder().key("stockade:groups").value(value).build().unwrap();
+    runtime.block_on(iam.tag_user().user_name("bob").tags(tag).send()).unwrap();
+    let people = Iam::new(iam);
+    let cache = std::sync::Arc::new(Cache::new(people.clone(), Lives::default()));
+    let directory = Directory::new(None, &BTreeMap::new(), Some((cache.clone(), Use { keys: false, groups: true })));
+    let look_up = |name: &str| {
+        let record = runtime.block_on(directory.look_up(&name.parse().unwrap(), Need::Login)).unwrap();
+        record.groups.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(look_up("bob"), ["developers"]);
+    people.heed_tag(Some("stockade:groups".into()));
+    cache.doubt(Lives::default());
+    assert_eq!(look_up("bob"), ["developers", "k8s-admin@hyades@web", "k8s-user@hyades"]);
+    for nobody in ["nobody", "dave"] {
+        assert_eq!(look_up(nobody), [""; 0]);
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Demo {
         demo.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(self.environment());
         demo.stdin(Stdio::null());
         // The very first on a machine builds an image.
-        spawn_with(demo, None).wait_at_most(Duration::from_secs(900))
+        spawn_with(demo, None).wait_at_most(Duration::from_secs(1800))
     }
 
     /// What of it is still on the host: processes by their users and command lines, and the rest.
@@ -132,5 +132,29 @@ fn a_demo_runs_a_command_and_leaves_nothing() {
     shell.interrupt();
     assert_eq!(shell.end(), 130);
     until("the bastion's end", || (uid(bastion) == u32::MAX).then_some(()));
+    demo.is_gone();
+}
+
+/// "`demo --cluster` uses the same bed"
+#[test]
+fn a_demo_with_clusters_has_them_as_contexts_and_leaves_nothing() {
+    let demo = Demo::new();
+    let line = "kubectl config get-contexts -o name; kubectl --context pleiades get pods -A -o name; \
+                kubectl --context hyades auth whoami -o jsonpath='{.status.userInfo.username}'";
+    let ran = demo.run_with(&["--cluster"], &[line]);
+    let said = ran.ok();
+    assert!(said.starts_with("hyades\npleiades\npod/web\npod/web\nstockade:alice:"), "{said}");
+    demo.is_gone();
+    // Killed in the middle of its start, so that nobody can be told to end anything; the next one does without it.
+    let line = demo.line();
+    let mut killed = Command::new(&line[0]);
+    killed.args(&line[1..]).args(["--cluster", "--", "true"]);
+    killed.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(demo.environment());
+    let mut killed = killed.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("a cluster that starts", || demo.place().join("clusters/hyades/pki").exists().then_some(()));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    demo.is_gone();
+    assert_eq!(demo.run_with(&["--cluster"], &["kubectl get nodes"]).code, Some(0));
     demo.is_gone();
 }

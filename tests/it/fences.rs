@@ -7,7 +7,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::yard::{Yard, descriptors, spawn_with, uid};
+use crate::roles::WITH_PORTAL;
+use crate::yard::{Yard, descriptors, spawn_with, uid, with_public_door};
 
 /// What each thread was answered, by the call's name.
 type Answers = BTreeMap<String, BTreeMap<String, i64>>;
@@ -92,9 +93,9 @@ fn forbidden() -> Vec<Value> {
 
 #[test]
 fn living_roles_are_refused_what_is_not_theirs() {
-    let yard = Yard::new().user("alice").start();
+    let yard = with_public_door(Yard::new().user("alice")).start();
     yard.ssh("alice").run("true").ok();
-    for role in ["keeper", "tally", "porter", "warden", "gate"] {
+    for role in WITH_PORTAL {
         let pid = yard.role(role);
         // It is the role itself that answers.
         let own = inject(pid, &[json!(["getuid", libc::SYS_getuid])]);

@@ -331,7 +331,7 @@ fn process_one_is_nobody_from_a_memfd() {
 #[test]
 fn the_jail_has_the_stockade_command() {
     let yard = Yard::new().user("alice").start();
-    let ran = yard.ssh("alice").run("stockade whoami --json");
+    let ran = yard.ssh("alice").run("command stockade whoami --json");
     let whoami: serde_json::Value = serde_json::from_str(&ran.ok()).unwrap();
     assert_eq!(whoami["user"], "alice");
     let session = yard.audit().wait_for("SK2001I", |_| true)["session"]["uid"].clone();

@@ -39,6 +39,26 @@ fn paramiko_runs_commands() {
     assert_eq!(ran.ok(), "200000 b'err\\n' 3\nb'alice\\n'");
 }
 
+/// Several keys, the right one last. paramiko's usual transport asks for the service anew before each key, which russh
+/// leaves unanswered; the one made for servers that do not expect that has no such need.
+#[test]
+fn paramiko_tries_one_key_after_the_other() {
+    let yard = Yard::new().user("alice").start();
+    crate::yard::keygen(&yard.path("other"));
+    let ran = paramiko(
+        &yard,
+        &format!(
+            "client.connect('127.0.0.1', {}, 'alice', key_filename=[{:?}, {:?}], look_for_keys=False, allow_agent=False, \
+                 transport_factory=paramiko.ServiceRequestingTransport)\n\
+             print(client.exec_command('echo in')[1].read().decode())\n",
+            yard.port(),
+            yard.path("other"),
+            yard.path("alice"),
+        ),
+    );
+    assert_eq!(ran.ok(), "in", "{}", ran.stderr);
+}
+
 #[test]
 fn paramiko_has_a_shell() {
     let yard = Yard::new().user("alice").start();

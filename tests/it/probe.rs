@@ -36,7 +36,7 @@ fn gave_way(answers: &BTreeMap<String, (bool, String)>) -> Vec<String> {
 #[test]
 fn every_way_out_of_a_jail_is_shut() {
     let yard = Yard::new().user("alice").start();
-    let ran = yard.ssh("alice").run("stockade probe --json");
+    let ran = yard.ssh("alice").run("command stockade probe --json");
     let answers = answers(&ran.text());
     assert_eq!(gave_way(&answers), Vec::<String>::new(), "{}", ran.stderr);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));

@@ -3,9 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::yard::{Yard, children, descriptors, signal, status_of, uid, until, within};
+use crate::yard::{Yard, children, descriptors, signal, status_of, uid, until, with_public_door, within};
 
 pub const ROLES: [&str; 5] = ["keeper", "tally", "porter", "warden", "gate"];
+/// Of a bastion with a public kube door.
+pub const WITH_PORTAL: [&str; 6] = ["keeper", "tally", "porter", "warden", "gate", "portal"];
 
 fn field(pid: u32, name: &str) -> String {
     let status = status_of(pid).unwrap();
@@ -17,9 +19,9 @@ fn field(pid: u32, name: &str) -> String {
 /// runtime starts": as the kernel tells it of every thread.
 #[test]
 fn every_role_is_its_own_user_behind_its_fence() {
-    let yard = Yard::new().user("alice").start();
+    let yard = with_public_door(Yard::new()).start();
     let mut uids = Vec::new();
-    for role in ROLES {
+    for role in WITH_PORTAL {
         let pid = yard.role(role);
         // A role is fenced a moment after it has its title.
         until(&format!("the fence of {role}"), || (field(pid, "Seccomp") == "2").then_some(()));
@@ -51,7 +53,7 @@ fn every_role_is_its_own_user_behind_its_fence() {
     }
     uids.sort();
     uids.dedup();
-    assert_eq!(uids.len(), ROLES.len(), "five users");
+    assert_eq!(uids.len(), WITH_PORTAL.len(), "a user each");
     let jailer = yard.jailer();
     assert_eq!(field(jailer, "Threads"), "1", "the jailer has one thread");
 }
@@ -61,7 +63,7 @@ fn every_role_is_its_own_user_behind_its_fence() {
 #[test]
 fn fences_have_no_holes() {
     // The porter twice: it may connect only where somebody may reach something outside.
-    let nowhere = ROLES.into_iter().filter(|role| *role != "warden").map(|role| (role, "nowhere"));
+    let nowhere = WITH_PORTAL.into_iter().filter(|role| *role != "warden").map(|role| (role, "nowhere"));
     for (role, reach) in nowhere.chain([("warden", "internet"), ("porter", "internet")]) {
         let ran = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "roles::child_tries_its_fence", "--ignored", "--nocapture"])
@@ -90,9 +92,9 @@ fn child_tries_its_fence() {
 /// "descriptors passed, never paths": what each role holds, by kind. The weak ones hold no file of the host's.
 #[test]
 fn weak_roles_hold_no_files() {
-    let yard = Yard::new().user("alice").start();
+    let yard = with_public_door(Yard::new().user("alice")).start();
     yard.ssh("alice").run("true").ok();
-    for role in ["gate", "porter", "tally"] {
+    for role in ["gate", "porter", "tally", "portal"] {
         for (fd, target) in descriptors(yard.role(role)) {
             let harmless = ["socket:", "anon_inode:", "pipe:", "/dev/null", "/memfd:"];
             let known = harmless.iter().any(|kind| target.starts_with(kind));
@@ -313,7 +315,7 @@ fn recordings_of_a_killed_jailer_are_recovered_and_say_so() {
 fn what_was_seen_of_a_flood_is_recovered() {
     for role in ["keeper", "jailer"] {
         let yard = Yard::new().user("alice").start();
-        let client = yard.ssh("alice").begin("for i in $(seq 200); do seq 20000; sleep 0.02; done");
+        let client = yard.ssh("alice").begin("while :; do seq 20000; sleep 0.02; done");
         let session = until("a session", || yard.sessions().pop())["session"].as_str().unwrap().to_owned();
         let size = || yard.recording(&session).files().iter().map(|file| file.metadata().unwrap().len()).sum::<u64>();
         let recording = yard.recording(&session);
@@ -378,31 +380,39 @@ fn sigterm_closes_what_is_open() {
 /// Where each role has its link to the jailer.
 const CONTROL: u32 = 3;
 
-/// Which socket of one role has its other end in another role, by the kernel's word.
-fn link(yard: &Yard, from: &str, to: &str) -> u32 {
-    let inode = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
-    let sockets =
-        |role: &str| descriptors(yard.role(role)).into_iter().filter_map(move |(fd, t)| Some((fd, inode(&t)?)));
+/// The kernel's table of unix sockets, a line each: the bytes that wait to be read, the inode, the other end's.
+pub fn sockets() -> Vec<(u64, u64, u64)> {
     let listed = Command::new("ss").args(["-xanH"]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
-    let peers: std::collections::HashMap<u64, u64> = listed
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace().skip(5);
-            let own = words.next()?.parse().ok()?;
-            Some((own, words.nth(1)?.parse().ok()?))
-        })
-        .collect();
-    let theirs: Vec<u64> = sockets(to).map(|(_, inode)| inode).collect();
-    let found = sockets(from).find(|(_, inode)| peers.get(inode).is_some_and(|peer| theirs.contains(peer)));
-    found.unwrap_or_else(|| panic!("{from} has no link to {to}")).0
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |at: usize| words.get(at)?.parse().ok();
+        Some((number(2)?, number(5)?, number(7)?))
+    };
+    listed.lines().filter_map(line).collect()
+}
+
+pub fn inode(target: &str) -> Option<u64> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Which socket of one role has its other end in another role, by the kernel's word.
+pub fn link(yard: &Yard, from: &str, to: &str) -> u32 {
+    let of = |role: &str| descriptors(yard.role(role)).into_iter().filter_map(|(fd, t)| Some((fd, inode(&t)?)));
+    until(&format!("a link from {from} to {to}"), || {
+        let peers: std::collections::HashMap<u64, u64> =
+            sockets().into_iter().map(|(_, own, peer)| (own, peer)).collect();
+        let theirs: Vec<u64> = of(to).map(|(_, inode)| inode).collect();
+        let found = of(from).find(|(_, inode)| peers.get(inode).is_some_and(|peer| theirs.contains(peer)));
+        found.map(|(fd, _)| fd)
+    })
 }
 
 /// "an unknown or out-of-phase message ends the sender": whoever hears it, the living sender is ended, one event says so,
 /// and the bastion serves again.
 #[test]
 fn whoever_breaks_the_protocol_is_ended() {
-    let yard = Yard::new().user("alice").start();
+    let yard = with_public_door(Yard::new().user("alice")).start();
     let breaches = |role: &str| {
         let events = yard.audit().of("SK8004E");
         events.iter().filter(|event| event["unmapped"]["role"] == role).count()
@@ -422,11 +432,16 @@ fn whoever_breaks_the_protocol_is_ended() {
         ("keeper", "porter"),
         ("keeper", "tally"),
         ("keeper", "warden"),
+        ("portal", "jailer"),
+        ("portal", "keeper"),
+        ("portal", "porter"),
+        ("porter", "portal"),
+        ("keeper", "portal"),
     ] {
         until(&format!("logins before {from} speaks to {to}"), || {
             (yard.ssh("alice").run("true").code == Some(0)).then_some(())
         });
-        let roles = ROLES.map(|role| yard.role(role));
+        let roles = WITH_PORTAL.map(|role| yard.role(role));
         let sender = yard.role(from);
         let fd = if to == "jailer" { CONTROL } else { link(&yard, from, to) };
         // It may be ended before all its threads have spoken.
@@ -440,13 +455,14 @@ fn whoever_breaks_the_protocol_is_ended() {
         *expected += 1;
         yard.audit().wait_for("SK8004E", |_| breaches(from) >= *expected);
         assert_eq!(breaches(from), *expected, "{from} to {to}: {:#?}", yard.audit().of("SK8004E"));
-        let accuses = matches!((from, to), ("warden", _) | ("keeper", "gate" | "porter" | "tally"));
-        for (role, before) in ROLES.iter().zip(roles) {
+        let accuses = matches!((from, to), ("warden", _) | ("keeper", "gate" | "porter" | "tally" | "portal"))
+            || matches!((from, to), ("porter", "portal") | ("portal", "porter"));
+        for (role, before) in WITH_PORTAL.iter().zip(roles) {
             let stays = *role != from && !(*role == to && accuses);
             assert_eq!(yard.role(role) == before, stays, "{role}, after {from} spoke to {to}");
         }
     }
-    assert_eq!(yard.audit().of("SK8004E").len(), 13);
+    assert_eq!(yard.audit().of("SK8004E").len(), 18);
 }
 
 /// `\xff`, which begins no message, by one of its own threads.

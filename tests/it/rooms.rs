@@ -6,7 +6,7 @@ use std::path::Path;
 
 const LAW: &[&str] = &["config", "identity", "policy", "session"];
 const LEDGER: &[&str] = &["privsep", "audit", "recording", "image"];
-const PROCESSES: &[&str] = &["jailer", "loader", "gate", "warden", "porter", "keeper", "tally"];
+const PROCESSES: &[&str] = &["jailer", "loader", "gate", "warden", "porter", "keeper", "tally", "access"];
 /// Who may name `sys`, where every unsafe line is.
 const NEAR_THE_FLOOR: &[&str] = &["jailer", "keeper", "tally", "privsep", "loader", "command"];
 
@@ -16,6 +16,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("privsep", "audit", "a message carries an event"),
     ("privsep", "recording", "a message carries a recording's header and an exec"),
     ("audit", "privsep", "an event names a role"),
+    ("access", "warden", "AWS's clients and the look for clusters, of which each process makes its own"),
 ];
 
 #[derive(Debug)]

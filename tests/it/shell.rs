@@ -75,6 +75,14 @@ fn jobs_stop_go_on_and_are_interrupted() {
     terminal.wait_for("from behind\r\n");
 }
 
+/// Whoever starts a bastion in the background of a script has it ignore SIGINT, and what is ignored is inherited.
+#[test]
+fn a_jail_has_all_signals_whatever_the_bastion_ignores() {
+    let yard = Yard::new().user("alice").before("trap '' INT QUIT TSTP USR1").start();
+    let ignored = yard.ssh("alice").run("grep SigIgn /proc/self/status");
+    assert_eq!(ignored.ok(), "SigIgn:\t0000000000000000");
+}
+
 /// "modes": the client's terminal modes are the jail's; RFC 4254 section 8.
 #[test]
 fn modes_are_passed_on() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::aws::Bed;
-use crate::doors::BOTH;
+use crate::doors::{BOTH, ROLE, TOKEN};
 use crate::yard::{Plan, Terminal, Yard, until, within};
 
 fn yard(bed: &Bed, endpoint: &str) -> Plan {
@@ -170,4 +170,19 @@ fn an_sts_that_cannot_be_reached_is_survived() {
     is_well(&mut alice, "reachable again");
     until("the new session's own credentials", || (yard.audit().of("SK4001I").len() == 2).then_some(()));
     wire.cut();
+}
+
+/// "16 simultaneous misses are one STS call": whoever asks before STS has answered waits for that one answer.
+#[test]
+fn sixteen_who_ask_at_once_are_one_call() {
+    let bed = Bed::start();
+    let yard = yard(&bed, &endpoint(&bed)).start();
+    crate::aws::control(&endpoint(&bed), "POST", "sts", &json!({ "mode": "slow", "seconds": 0.7 }));
+    let key = "sed -n 's/.*\"AccessKeyId\" *: *\"\\([A-Z0-9]*\\)\".*/\\1/p'";
+    let ask = format!("{TOKEN} for n in $(seq 16); do md {ROLE}/alice | {key} & done; wait");
+    let said = yard.ssh("alice").run(&ask).ok();
+    let keys: Vec<&str> = said.lines().collect();
+    assert!(keys.len() == 16 && keys[0].starts_with("ASIA") && keys.iter().all(|key| *key == keys[0]), "{said}");
+    let asked = crate::aws::trail(&endpoint(&bed)).into_iter().filter(|line| line["action"] == "AssumeRole").count();
+    assert_eq!(asked, 1);
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::cloud::Cloud;
+use super::cloud::{CLUSTERS, Cloud};
 use super::directory::{self, Directory};
 use super::step::{Steps, dies_with_us, end};
 use crate::{jailer, loader};
@@ -47,6 +47,8 @@ pub(super) fn start(
     listen: SocketAddr,
     steps: &Steps<'_>,
 ) -> anyhow::Result<Bastion> {
+    let audit = directory.file(directory::AUDIT);
+    let known = fs::read(&audit).map_or(0, |text| text.len());
     let mut command = dies_with_us("TERM", std::env::current_exe().context("cannot find this program's file")?);
     command
         .arg("serve")
@@ -62,7 +64,18 @@ pub(super) fn start(
     let mut bastion = Bastion { process, instance: loader::instance(&directory.file(directory::STATE)) };
     fs::write(directory.file(directory::PROCESS), bastion.process.id().to_string())?;
     steps.until("starting the bastion", &mut bastion.process, START, || speaks(listen))?;
+    if cloud.kube_role.is_some() {
+        // A jail that is made before gets them a moment later, which is too late for one command.
+        let found = || clusters_since(&audit, known) >= CLUSTERS.len();
+        steps.until("finding the clusters", &mut bastion.process, START, found)?;
+    }
     Ok(bastion)
+}
+
+/// How many clusters the audit has told of after this many bytes.
+fn clusters_since(audit: &Path, known: usize) -> usize {
+    let text = fs::read_to_string(audit).unwrap_or_default();
+    text.get(known..).unwrap_or_default().matches("\"SK4101I\"").count()
 }
 
 /// The port is open before the gate runs; its greeting comes from the gate.

@@ -17,6 +17,9 @@ use crate::command::doctor;
 const REGION: &str = "us-east-1";
 /// Of every user in the emulator, as `tests/bed/seed.py` makes them.
 const EMULATED_ROLE: &str = "arn:aws:iam::123456789012:role/bastion/{user}";
+const EMULATED_KUBE_ROLE: &str = "arn:aws:iam::123456789012:role/stockade/kube/{user}-kube";
+/// As `tests/bed/start` spreads the clusters.
+pub(super) const CLUSTERS: [(&str, &str); 2] = [("hyades", REGION), ("pleiades", "eu-west-1")];
 const START: Duration = Duration::from_secs(60);
 
 /// Ends with this value.
@@ -26,6 +29,8 @@ pub(super) struct Cloud {
     pub name: String,
     pub region: String,
     pub role: String,
+    /// Whom users are on clusters, where there are any.
+    pub kube_role: Option<&'static str>,
     emulator: Option<Emulator>,
 }
 
@@ -54,12 +59,18 @@ impl Cloud {
             caller.arn,
             role.replace("{user}", USER)
         );
-        Ok(Self { name: format!("your own account ({}), role {role}", caller.arn), region, role, emulator: None })
+        Ok(Self {
+            name: format!("your own account ({}), role {role}", caller.arn),
+            region,
+            role,
+            kube_role: None,
+            emulator: None,
+        })
     }
 
     /// An AWS on this machine, filled with users and roles that exist nowhere else.
     pub(super) fn emulated(directory: &Directory, steps: &Steps<'_>, why: &str) -> anyhow::Result<Self> {
-        let bed = directory.file("material").join("bed");
+        let bed = directory.file("material").join("tests/bed");
         let python = steps.run("making the AWS emulator's Python (once)", &bed.join("venv"), &[])?;
         let out = directory.file("aws");
         let ready = out.join("ready");
@@ -83,12 +94,37 @@ impl Cloud {
         let mut emulator = Emulator { process, environment: Vec::new() };
         steps.until("starting the AWS emulator", &mut emulator.process, START, || ready.exists())?;
         emulator.environment = variables(&fs::read_to_string(out.join("bastion.env"))?)?;
-        Ok(Self {
-            name: format!("an emulator, {why}"),
-            region: REGION.to_owned(),
-            role: EMULATED_ROLE.to_owned(),
-            emulator: Some(emulator),
-        })
+        Ok(Self::with(emulator, format!("an emulator, {why}"), None))
+    }
+
+    /// The emulator, and two real clusters that let in whom it knows.
+    pub(super) fn with_clusters(directory: &Directory, steps: &Steps<'_>) -> anyhow::Result<Self> {
+        let bed = directory.file("material").join("tests/bed");
+        steps.run("making the AWS emulator's Python (once)", &bed.join("venv"), &[])?;
+        steps.run("building Kubernetes (once, up to 10 minutes)", &bed.join("build"), &[])?;
+        let run = directory.file("clusters");
+        // A demo that was killed left this; its processes went with it.
+        match fs::remove_dir_all(&run) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        let mut command = dies_with_us("KILL", bed.join("start"));
+        command.arg("--end-with-stdin").arg(&run).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(steps.log()?);
+        command.process_group(0);
+        hide_own(&mut command);
+        let process = command.spawn().context("cannot start the clusters")?;
+        let mut emulator = Emulator { process, environment: Vec::new() };
+        let ready = run.join("env");
+        steps.until("starting two clusters", &mut emulator.process, START, || ready.exists())?;
+        emulator.environment = variables(&fs::read_to_string(run.join("aws/bastion.env"))?)?;
+        let [(hyades, _), (pleiades, _)] = CLUSTERS;
+        let name = format!("an emulator, with the clusters {hyades} and {pleiades}");
+        Ok(Self::with(emulator, name, Some(EMULATED_KUBE_ROLE)))
+    }
+
+    fn with(emulator: Emulator, name: String, kube_role: Option<&'static str>) -> Self {
+        let (region, role) = (REGION.to_owned(), EMULATED_ROLE.to_owned());
+        Self { name, region, role, kube_role, emulator: Some(emulator) }
     }
 
     /// The emulator knows the demo's users; of yours the demo takes only the role.

@@ -13,7 +13,7 @@ use fs_err as fs;
 use rustix::fs::{FlockOperation, flock};
 
 use super::USER;
-use super::cloud::Cloud;
+use super::cloud::{CLUSTERS, Cloud};
 use super::interrupt::Interrupt;
 use super::material::image_digest;
 use super::step::Steps;
@@ -125,7 +125,7 @@ impl Directory {
             return Ok(());
         }
         let build = self.file("material/images/build");
-        let layout = steps.run("building the jail's image (minutes, once)", &build, &[])?;
+        let layout = steps.run("building the jail's image (once, up to 25 minutes)", &build, &[])?;
         let program = std::env::current_exe().context("cannot find this program's file")?;
         let images = self.file(STATE).join("images");
         let words = ["image", "import", &layout, "--name", "base", "--directory"];
@@ -196,7 +196,8 @@ impl Directory {
              [recording]\ndirectory = {recordings}\n\n\
              [audit]\nfile = {audit}\n\n\
              [state]\ndirectory = {state}\n\n\
-             [roles]\ngate = \"{gate}\"\nwarden = \"{warden}\"\nporter = \"{porter}\"\nkeeper = \"{keeper}\"\ntally = \"{tally}\"\n",
+             [roles]\ngate = \"{gate}\"\nwarden = \"{warden}\"\nporter = \"{porter}\"\nkeeper = \"{keeper}\"\ntally = \"{tally}\"\n{kube}",
+            kube = cloud.kube_role.map_or(String::new(), kube),
             host_key = path(HOST_KEY)?,
             keys = path("keys")?,
             region = quoted(&cloud.region),
@@ -207,6 +208,15 @@ impl Directory {
             state = path(STATE)?,
         ))
     }
+}
+
+/// The clusters there are, for everybody.
+fn kube(role: &str) -> String {
+    let regions = CLUSTERS.map(|(_, region)| format!("\"{region}\"")).join(", ");
+    format!(
+        "\n[kube]\nrole = {}\ndiscover = [{{ regions = [{regions}] }}]\nallow = [{{ groups = [\"*\"] }}]\n",
+        quoted(role)
+    )
 }
 
 /// A string in TOML.

@@ -1,4 +1,5 @@
-//! What the set-up runs, carried in the binary: how the jail's image is built, and the AWS emulator.
+//! What the set-up runs, carried in the binary: how the jail's image is built, the AWS emulator and the
+//! clusters; where it lies in the checkout.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -7,25 +8,64 @@ use fs_err as fs;
 use sha2::{Digest, Sha256};
 
 macro_rules! carried {
-    ($($place:literal from $source:literal),* $(,)?) => {
-        &[$(($place, include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $source)))),*]
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $name)))),*]
     };
 }
 
 const CARRIED: &[(&str, &[u8])] = carried![
-    "images/build" from "images/build",
-    "images/packages" from "images/packages",
-    "images/trim" from "images/trim",
-    "images/files/etc/bash.bashrc" from "images/files/etc/bash.bashrc",
-    "images/files/etc/hostname" from "images/files/etc/hostname",
-    "images/files/etc/hosts" from "images/files/etc/hosts",
-    "images/files/etc/nsswitch.conf" from "images/files/etc/nsswitch.conf",
-    "images/files/etc/skel/.profile" from "images/files/etc/skel/.profile",
-    "images/files/etc/profile" from "images/files/etc/profile",
-    "bed/bed_aws.py" from "tests/bed/bed_aws.py",
-    "bed/requirements.txt" from "tests/bed/requirements.txt",
-    "bed/seed.py" from "tests/bed/seed.py",
-    "bed/venv" from "tests/bed/venv",
+    "images/build",
+    "images/packages",
+    "images/trim",
+    "images/files/etc/bash.bashrc",
+    "images/files/etc/hostname",
+    "images/files/etc/hosts",
+    "images/files/etc/nsswitch.conf",
+    "images/files/etc/skel/.profile",
+    "images/files/etc/profile",
+    "images/files/usr/share/stockade/prompt.bash",
+    "images/tools/build",
+    "images/tools/aws-iam-authenticator/go.mod",
+    "images/tools/aws-iam-authenticator/go.sum",
+    "images/tools/helm/go.mod",
+    "images/tools/helm/go.sum",
+    "images/tools/inventory/bom.go",
+    "images/tools/inventory/go.mod",
+    "images/tools/inventory/go.sum",
+    "images/tools/inventory/licences.go",
+    "images/tools/inventory/main.go",
+    "images/tools/k9s/go.mod",
+    "images/tools/k9s/go.sum",
+    "images/tools/kubectl/go.mod",
+    "images/tools/kubectl/go.sum",
+    "tests/bed/aws/actions.py",
+    "tests/bed/aws/eks.py",
+    "tests/bed/aws/pages.py",
+    "tests/bed/aws/policy.py",
+    "tests/bed/aws/proxy.py",
+    "tests/bed/aws/rights.py",
+    "tests/bed/aws/signature.py",
+    "tests/bed/aws/simulate.py",
+    "tests/bed/bed_aws.py",
+    "tests/bed/build",
+    "tests/bed/certificates.py",
+    "tests/bed/conf/audit-policy.yaml",
+    "tests/bed/conf/objects.yaml",
+    "tests/bed/requirements.txt",
+    "tests/bed/seed.py",
+    "tests/bed/start",
+    "tests/bed/stop",
+    "tests/bed/tools/etcd/go.mod",
+    "tests/bed/tools/etcd/go.sum",
+    "tests/bed/tools/kube/go.mod",
+    "tests/bed/tools/kube/go.sum",
+    "tests/bed/tools/node/container.go",
+    "tests/bed/tools/node/go.mod",
+    "tests/bed/tools/node/go.sum",
+    "tests/bed/tools/node/main.go",
+    "tests/bed/tools/node/pods.go",
+    "tests/bed/tools/node/streams.go",
+    "tests/bed/venv",
 ];
 
 /// Writes all of it, and nothing else, below `place`.
@@ -47,7 +87,7 @@ pub(super) fn write(place: &Path) -> anyhow::Result<()> {
 
 /// By which the emulator's environment is cached.
 pub(super) fn requirements_digest() -> String {
-    let found = CARRIED.iter().find(|(name, _)| *name == "bed/requirements.txt");
+    let found = CARRIED.iter().find(|(name, _)| *name == "tests/bed/requirements.txt");
     hex(&Sha256::digest(found.map_or(&[][..], |(_, bytes)| bytes)))
 }
 
@@ -76,11 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_goes_into_an_image_is_left_behind() {
-        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/files");
-        for file in files(&images) {
-            let name = Path::new("images/files").join(file.strip_prefix(&images).unwrap());
-            assert!(CARRIED.iter().any(|(carried, _)| Path::new(carried) == name), "{} is not carried", name.display());
+    fn nothing_that_they_are_made_of_is_left_behind() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for folder in ["images/files", "images/tools", "tests/bed/aws", "tests/bed/conf", "tests/bed/tools"] {
+            for file in files(&checkout.join(folder)) {
+                let name = file.strip_prefix(checkout).unwrap();
+                let carried = CARRIED.iter().any(|(carried, _)| Path::new(carried) == name);
+                assert!(carried, "{} is not carried", name.display());
+            }
         }
     }
 
@@ -92,7 +135,7 @@ mod tests {
         fs::write(place.join("old"), "").unwrap();
         write(&place).unwrap();
         let mode = |name: &str| fs::metadata(place.join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!([mode("images/build"), mode("images/packages"), mode("bed/venv")], [0o755, 0o644, 0o755]);
+        assert_eq!([mode("images/build"), mode("images/packages"), mode("tests/bed/venv")], [0o755, 0o644, 0o755]);
         assert!(!place.join("old").exists());
     }
 }

@@ -19,9 +19,16 @@ struct Missing {
     package: Option<&'static str>,
 }
 
+/// What is to be started beside the bastion.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub emulator: bool,
+    pub clusters: bool,
+}
+
 /// Fails with the whole list, or with `install` gets what Debian has.
-pub(super) fn meet(place: &Path, own_identity: bool, install: bool) -> anyhow::Result<()> {
-    let look = || missing(!directory::has_image(place), !own_identity);
+pub(super) fn meet(place: &Path, wanted: Wanted, install: bool) -> anyhow::Result<()> {
+    let look = || missing(!directory::has_image(place), wanted);
     let mut lacking = look();
     if install && rustix::process::geteuid().is_root() && lacking.iter().any(|one| one.package.is_some()) {
         get(&packages(&lacking))?;
@@ -33,7 +40,7 @@ pub(super) fn meet(place: &Path, own_identity: bool, install: bool) -> anyhow::R
     bail!("{}", sentence(&lacking))
 }
 
-fn missing(builds_image: bool, emulates_aws: bool) -> Vec<Missing> {
+fn missing(builds_image: bool, wanted: Wanted) -> Vec<Missing> {
     let mut lacking = Vec::new();
     let mut need = |there: bool, what: &str, package: Option<&'static str>| {
         if !there {
@@ -58,7 +65,10 @@ fn missing(builds_image: bool, emulates_aws: bool) -> Vec<Missing> {
         let keyring = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").exists();
         need(keyring, "the keys of Debian's archive", Some("debian-archive-keyring"));
     }
-    if emulates_aws && !bed_is_made() {
+    if builds_image || wanted.clusters {
+        need(program_exists("go"), "Go of any version, which builds Kubernetes and its tools", Some("golang-go"));
+    }
+    if wanted.emulator && !bed_is_made() {
         need(python_makes_environments(), "python3 with venv, for the AWS emulator", Some("python3-venv"));
     }
     let loops = Path::new("/dev/loop-control").exists();

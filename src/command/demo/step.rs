@@ -1,7 +1,7 @@
 //! The long steps of the set-up: run so that they end with us, and say how long they take.
 
 use std::ffi::OsStr;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,10 @@ const SHORT: Duration = Duration::from_secs(3);
 const STILL_THERE: u64 = 15;
 /// Of the log, when a step fails.
 const LAST_LINES: usize = 12;
+/// How the scripts begin what they say.
+const SAYING: [&str; 3] = ["image: ", "tools: ", "bed: "];
+/// Of the log, in search of it.
+const MOST_TOLD: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Steps<'a> {
@@ -61,6 +65,7 @@ impl<'a> Steps<'a> {
     /// it goes with us. Returns what it wrote to its standard output.
     pub(super) fn run(&self, what: &str, program: &Path, arguments: &[&OsStr]) -> anyhow::Result<String> {
         let output = self.log.with_extension("out");
+        let told = Told { log: &self.log, from: fs::metadata(&self.log).map_or(0, |log| log.len()) };
         self.scratch.make()?;
         let mut unshare = dies_with_us("KILL", "unshare");
         unshare
@@ -73,7 +78,7 @@ impl<'a> Steps<'a> {
             .stderr(self.log()?)
             .process_group(0);
         let mut child = unshare.spawn().context("cannot run setpriv and unshare, of Debian's util-linux")?;
-        let ended = self.wait(what, &mut child);
+        let ended = self.wait(what, &told, &mut child);
         end(&mut child);
         self.scratch.clear();
         if !ended? {
@@ -103,19 +108,39 @@ impl<'a> Steps<'a> {
             if clock.begun.elapsed() > patience {
                 bail!("{what} took more than {} s; see {}", patience.as_secs(), self.log.display());
             }
-            clock.tick();
+            clock.tick(|| None);
         }
         Ok(())
     }
 
-    fn wait(&self, what: &str, child: &mut Child) -> anyhow::Result<bool> {
+    fn wait(&self, what: &str, told: &Told<'_>, child: &mut Child) -> anyhow::Result<bool> {
         let mut clock = Clock::new(what);
         loop {
             if let Some(status) = self.interrupt.wait(child, Duration::from_millis(250))? {
                 return Ok(status.success());
             }
-            clock.tick();
+            clock.tick(|| told.last());
         }
+    }
+}
+
+/// What a step writes to the log, from where it began.
+struct Told<'a> {
+    log: &'a Path,
+    from: u64,
+}
+
+impl Told<'_> {
+    /// The last line by which a script of ours says what it is at; most of a log is the words of others.
+    fn last(&self) -> Option<String> {
+        let mut log = fs::File::open(self.log).ok()?;
+        let length = log.metadata().ok()?.len();
+        log.seek(SeekFrom::Start(self.from.max(length.saturating_sub(MOST_TOLD)))).ok()?;
+        let mut text = Vec::new();
+        log.take(MOST_TOLD).read_to_end(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let words = |line: &str| SAYING.iter().find_map(|name| line.strip_prefix(name)).map(str::to_owned);
+        text.lines().rev().find_map(words)
     }
 }
 
@@ -153,7 +178,7 @@ impl<'a> Clock<'a> {
         Self { what, begun: Instant::now(), terminal: std::io::stderr().is_terminal(), shown: None }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, at: impl FnOnce() -> Option<String>) {
         let elapsed = self.begun.elapsed();
         let seconds = elapsed.as_secs();
         let due =
@@ -162,7 +187,8 @@ impl<'a> Clock<'a> {
             return;
         }
         self.shown = Some(seconds);
-        self.say(&format!("{} … {seconds} s", self.what), !self.terminal);
+        let at = at().map_or(String::new(), |at| format!(": {at}"));
+        self.say(&format!("{} … {seconds} s{at}", self.what), !self.terminal);
     }
 
     fn say(&self, text: &str, line: bool) {
@@ -181,5 +207,24 @@ impl Drop for Clock<'_> {
         if self.shown.is_some() {
             self.say(&format!("{}: {} s", self.what, self.begun.elapsed().as_secs()), true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_step_says_what_it_is_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("setup.log");
+        fs::write(&log, "image: of the last time\n").unwrap();
+        let told = Told { log: &log, from: fs::metadata(&log).unwrap().len() };
+        assert_eq!(told.last(), None);
+        let noise = "Get:1 http://archive image: no\n".repeat(40);
+        fs::write(&log, format!("image: of the last time\nimage: tools\ntools: k9s, 5 of 5\n{noise}")).unwrap();
+        assert_eq!(told.last().as_deref(), Some("k9s, 5 of 5"));
+        fs::write(&log, format!("image: of the last time\ntools: far\n{}\u{fffd}", "x\n".repeat(70_000))).unwrap();
+        assert_eq!(told.last(), None, "not all of it is searched");
     }
 }

@@ -34,7 +34,8 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
 
 fn roles(config: &Config) -> Check {
     let r = &config.roles;
-    let uids = [r.gate, r.warden, r.porter, r.keeper, r.tally].map(|account| account.uid.to_string());
+    let all = [r.gate, r.warden, r.porter, r.keeper, r.tally].into_iter().chain(r.portal);
+    let uids: Vec<String> = all.map(|account| account.uid.to_string()).collect();
     Check::ok("roles", format!("uids {}", uids.join(", ")))
 }
 

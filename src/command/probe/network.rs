@@ -73,8 +73,8 @@ fn table() -> Found {
     all([strange("/proc/net/route", 1, |_| false, ""), v6()], "there are none")
 }
 
-/// ssh, http, an engine's, a cluster's and a node agent's ports, a database's, a cache's.
-const PORTS: [u16; 12] = [22, 80, 443, 2375, 2376, 2379, 3306, 5432, 6379, 6443, 8080, 10250];
+/// ssh, http, an engine's, a cluster's store's and a node agent's ports, a database's, a cache's. 6443 is a door.
+const PORTS: [u16; 11] = [22, 80, 443, 2375, 2376, 2379, 3306, 5432, 6379, 8080, 10250];
 
 fn loopback() -> Found {
     let hosts = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
@@ -87,12 +87,14 @@ fn loopback() -> Found {
     all(places.map(one), "nothing answers")
 }
 
-/// Where doors listen, as the kernel's tables write it: port 80 of the metadata addresses, port 3128 of loopback.
-const DOORS: [&str; 6] = [
+/// Where doors listen, as the kernel's tables write it: port 80 of the metadata addresses, ports 3128 and 6443 of
+/// loopback.
+const DOORS: [&str; 7] = [
     "FEA9FEA9:0050",
     "02AAFEA9:0050",
     "17AAFEA9:0050",
     "0100007F:0C38",
+    "0100007F:192B",
     "C20E00FD000000000000000054020000:0050",
     "C20E00FD000000000000000023000000:0050",
 ];

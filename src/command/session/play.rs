@@ -12,7 +12,7 @@ use crate::recording::{Channel, Drawing, Event, Pace, Store};
 pub struct Args {
     /// The session's id, or a beginning of it that only one has
     id: String,
-    /// The channel (c1, c2, …); the first with a terminal unless named
+    /// The channel (c1, c2, …; k1, k2, … are streams on clusters); the first with a terminal unless named
     #[arg(long, value_name = "CHANNEL", value_parser = super::channel_number)]
     channel: Option<u32>,
     /// How many times as fast

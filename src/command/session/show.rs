@@ -2,7 +2,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::Recording;
-use crate::recording::{Closing, Exit, ReadError, State, Store, Summary, Terminal, visible};
+use crate::recording::{Channel, Closing, Exit, ReadError, State, Store, Summary, Terminal, visible};
+use crate::session::channel_name;
 
 /// Header, channels, execs, credentials, notes, totals and the verdict on the chain.
 pub(super) fn run(store: &Store, id: &str, out: &mut impl Write) -> anyhow::Result<ExitCode> {
@@ -13,7 +14,7 @@ pub(super) fn run(store: &Store, id: &str, out: &mut impl Write) -> anyhow::Resu
     channels(&summary, out)?;
     section(out, "execs (attempts; arguments are the caller's word)", &summary.execs, |(at, number, exec)| {
         let arguments: Vec<String> = exec.arguments.iter().map(|argument| word(argument)).collect();
-        format!("{:>9}  c{number}  {}  {}", super::clock(*at), visible(&exec.path), arguments.join(" "))
+        format!("{:>9}  {}  {}  {}", super::clock(*at), channel_name(*number), visible(&exec.path), arguments.join(" "))
     })?;
     section(out, "credentials", &summary.credentials, |(at, id, expires)| {
         let expires = jiff::Timestamp::from_second(*expires).map_or("an impossible time".into(), |t| t.to_string());
@@ -42,7 +43,7 @@ fn about(reader: &Recording, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn channels(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
-    section(out, "channels", &summary.channels, |channel| {
+    let line = |channel: &Channel| {
         let program = channel.program.as_deref().map_or("login shell".into(), visible);
         let terminal =
             channel.terminal.as_ref().map_or("no terminal".into(), |Terminal { term, columns, rows, .. }| {
@@ -53,7 +54,13 @@ fn channels(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
             Some(Exit::Status(status)) => format!("exit {status}"),
             Some(Exit::Signal(name)) => format!("signal {}", visible(name)),
         };
-        format!("{:>9}  c{}  {program}  ({terminal}, {exit})", super::clock(channel.opened), channel.number)
+        format!("{:>9}  {}  {program}  ({terminal}, {exit})", super::clock(channel.opened), channel.name())
+    };
+    let (streams, channels): (Vec<_>, Vec<_>) = summary.channels.iter().partition(|channel| channel.stream.is_some());
+    section(out, "channels", &channels, |channel| line(channel))?;
+    section(out, "streams on clusters", &streams, |channel| {
+        let audit_id = channel.stream.as_ref().map_or(String::new(), |stream| visible(&stream.audit_id));
+        format!("{}  audit {audit_id}", line(channel))
     })
 }
 

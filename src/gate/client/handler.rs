@@ -34,21 +34,21 @@ impl Handler for Client {
 
     async fn auth_password(&mut self, _user: &str, _password: &str) -> Result<Auth, Self::Error> {
         self.progress.tries();
-        Ok(Auth::reject())
+        Ok(self.reject())
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         if broken(offer.algorithm) {
             self.progress.tries();
-            return Ok(Auth::reject());
+            return Ok(self.reject());
         }
         let acceptable = self.ask(Question::Offered, user, offer.public_key).await?;
-        Ok(if acceptable { Auth::Accept } else { Auth::reject() })
+        Ok(if acceptable { Auth::Accept } else { self.reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         if broken(key.algorithm) || !self.ask(Question::Proved, user, key.public_key).await? {
-            return Ok(Auth::reject());
+            return Ok(self.reject());
         }
         self.user = request::user(user);
         Ok(Auth::Accept)

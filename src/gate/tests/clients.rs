@@ -9,7 +9,7 @@ use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key
 use russh::{ChannelMsg, Sig};
 
 use super::text;
-use super::yard::{Yard, run};
+use super::yard::{Yard, eventually, run};
 use crate::audit::Event;
 use crate::gate::{Algorithms, Settings};
 
@@ -54,25 +54,13 @@ impl<'a> Master<'a> {
         let socket = path.to_str().unwrap().to_owned();
         let mut command = yard.ssh_command("alice", "alice", &["-M", "-N", "-S", &socket]);
         let child = command.stdin(Stdio::null()).spawn().unwrap();
-        while !path.exists() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually("the master's socket", || path.exists()).await;
         Self { yard, socket, child }
     }
 
     async fn ssh(&self, program: &str, input: Vec<u8>) -> std::process::Output {
         self.yard.ssh(&["-S", &self.socket], program, input).await
     }
-}
-
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..3000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what} did not happen");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,13 +78,27 @@ async fn the_none_probe_is_answered_at_once() {
     assert!(start.elapsed() >= Duration::from_millis(990));
 }
 
+/// OpenSSH begins with `none`, which russh counts; who does not has as many tries.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_begins_with_a_key_has_no_more_tries() {
+    let yard = Yard::with(Settings { max_auth_tries: 2, ..Settings::default() }).await;
+    let mut client = connect(&yard).await;
+    for name in ["mallory", "mallory", "alice", "alice"] {
+        let key = PrivateKeyWithHashAlg::new(Arc::new(load_secret_key(yard.key(name), None).unwrap()), None);
+        // The fourth finds the connection closed.
+        assert!(!client.authenticate_publickey("alice", key).await.is_ok_and(|result| result.success()), "{name}");
+    }
+    let asked = |message: &&String| message.starts_with("Offered") || message.starts_with("Proved");
+    assert_eq!(yard.told.lock().unwrap().iter().filter(asked).count(), 2, "{:?}", yard.told);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_does_not_read_stops_only_its_own_channel() {
     let yard = Yard::new().await;
     let master = Master::new(&yard).await;
     let stuck = master.ssh("stuck", vec![0; 60 << 20]);
     let others = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("the stuck program's full socket", || yard.was_told("stuck is full")).await;
         for size in [0, 10, 40 << 20] {
             let start = Instant::now();
             let output = master.ssh("count", vec![0; size]).await;
@@ -116,7 +118,7 @@ async fn a_program_that_does_not_read_stops_only_its_own_channel() {
 async fn a_stuck_program_goes_on_where_it_stopped() {
     let yard = Yard::new().await;
     let release = async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        eventually("the stuck program's full socket", || yard.was_told("stuck is full")).await;
         yard.release.notify_one();
     };
     let (output, ()) = tokio::join!(yard.ssh(&[], "stuck", vec![0; 30 << 20]), release);
@@ -129,7 +131,8 @@ async fn a_client_that_does_not_read_stops_only_its_own_channel() {
     let master = Master::new(&yard).await;
     let mut slow = yard.ssh_command("alice", "alice", &["-S", &master.socket]);
     let mut slow = slow.arg("zero 20").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pipe = slow.stdout.as_ref().unwrap();
+    eventually("a full pipe", || rustix::io::ioctl_fionread(pipe).unwrap() >= 64 << 10).await;
     assert_eq!(master.ssh("exit 5", vec![]).await.status.code(), Some(5));
     let input = vec![7; 5 << 20];
     assert!(master.ssh("cat", input.clone()).await.stdout == input);
@@ -162,7 +165,7 @@ async fn a_client_that_leaves_hangs_up_its_program() {
     let client = login(&yard).await;
     let channel = client.channel_open_session().await.unwrap();
     channel.exec(true, "wait").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually("its program", || yard.was_told("Run {")).await;
     channel.close().await.unwrap();
     eventually("Closed", || yard.was_told("Closed")).await;
     eventually("the hang-up", || yard.was_told("wait was hung up")).await;
@@ -179,8 +182,9 @@ async fn a_connection_has_its_share_of_sessions() {
     let second = client.channel_open_session().await.unwrap();
     assert!(client.channel_open_session().await.is_err());
     second.exec(true, "exit 0").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(client.channel_open_session().await.is_ok());
+    // Its place is free when the gate has heard of the end.
+    let third = async { while client.channel_open_session().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), third).await.expect("a place");
     assert!(yard.has_event(|event| matches!(event, Event::RequestRefused { .. })));
 }
 
@@ -194,9 +198,11 @@ async fn a_new_warden_serves_new_logins_and_old_channels_run_on() {
     while !matches!(channel.wait().await, Some(ChannelMsg::Data { data }) if &data[..] == b"one") {}
     let waiting = client.channel_open_session().await.unwrap();
     yard.warden.abort();
-    tokio::time::sleep(Duration::from_millis(50)).await;
     yard.start_warden();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("a new warden", || {
+        yard.told.lock().unwrap().iter().filter(|told| told.starts_with("Alive")).count() == 2
+    })
+    .await;
     channel.data_bytes(&b"two"[..]).await.unwrap();
     while !matches!(channel.wait().await, Some(ChannelMsg::Data { data }) if &data[..] == b"two") {}
     // What the old warden had not started is told so, and the old connection starts nothing new.
@@ -229,7 +235,8 @@ async fn a_client_that_dies_with_output_under_way_leaves_nothing() {
     let yard = Yard::new().await;
     let mut command = yard.ssh_command("alice", "alice", &[]);
     let mut child = command.arg("zero 1000").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pipe = child.stdout.as_ref().unwrap();
+    eventually("some output", || rustix::io::ioctl_fionread(pipe).unwrap() > 0).await;
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("the cut", || yard.was_told("zero was cut")).await;

@@ -73,8 +73,8 @@ impl Yard {
         };
         yard.start_keeper();
         yard.start_warden();
-        // Until the keeper is there nobody is let in.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Until the warden is there nobody is let in.
+        eventually("a warden", || yard.was_told("Alive")).await;
         yard
     }
 
@@ -97,7 +97,18 @@ impl Yard {
 
     pub async fn stop_keeper(&mut self) {
         self.keeper.abort();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = (&mut self.keeper).await;
+        // Until the gate knows, and hangs up on who comes.
+        let mut banner = [0; 4];
+        let turned_away = async {
+            loop {
+                let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+                if !matches!(tokio::io::AsyncReadExt::read(&mut stream, &mut banner).await, Ok(1..)) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), turned_away).await.expect("the gate still serves");
     }
 
     pub fn start_warden(&mut self) {
@@ -151,6 +162,22 @@ impl Yard {
     pub fn was_told(&self, words: &str) -> bool {
         self.told.lock().unwrap().iter().any(|message| message.contains(words))
     }
+}
+
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} did not happen");
+}
+
+/// Says when more waits for a program that does not read than its gate sends at once.
+async fn fills(socket: OwnedFd, told: Arc<Mutex<Vec<String>>>) {
+    eventually("a full socket", || rustix::io::ioctl_fionread(&socket).unwrap() > 64 << 10).await;
+    told.lock().unwrap().push("stuck is full".into());
 }
 
 pub async fn run(mut command: Command, input: Vec<u8>) -> Output {
@@ -227,6 +254,9 @@ impl Warden {
                     }
                     drop(gate);
                     let facts = format!("{:?} {:?}", wish.terminal, wish.environment);
+                    if program == "stuck" {
+                        tokio::spawn(fills(keeper.try_clone().unwrap(), self.told.clone()));
+                    }
                     let end = KeeperEnd::new(keeper).unwrap();
                     tokio::spawn(perform(end, program, facts, self.release.clone(), self.told.clone()));
                 }

@@ -109,3 +109,27 @@ async fn the_threshold_ends_the_biggest_recent_writer_first() {
     rig.serve.abort();
     assert!(codes(rig.dir.path()).contains(&"SK6001W".to_owned()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_a_stream_to_a_container() {
+    use tokio::io::AsyncWriteExt;
+
+    use super::kube::{about, ended, porter};
+    use crate::keeper::kube::tests::message;
+    use crate::privsep::message::{FIRST_STREAM, StreamProtocol};
+
+    let Some(disk) = Disk::new(c"size=8m") else { return };
+    let settings = Settings { reserve: 512 << 10, ..settings() };
+    let rig = rig_in(tempfile::tempdir().unwrap(), Some(disk.0.path()), settings).await;
+    let session = rig.open().await;
+    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), [b"", b""]);
+    let flood = async {
+        let noise: Vec<u8> = noise().chunks(32 << 10).flat_map(|piece| message(1, piece)).collect();
+        while far.cluster.write_all(&noise).await.is_ok() {}
+    };
+    let (_, shown) = tokio::join!(flood, ended(&mut far.client));
+    let heard = rig.heard().await;
+    assert!(matches!(heard, KeeperToWarden::MustEnd { session: ended, .. } if ended == session), "{heard:?}");
+    let events: Vec<_> = recorded(disk.0.path(), session).0.into_iter().map(|recorded| recorded.event).collect();
+    assert!(!shown.is_empty() && output_of(&events).len() + (64 << 10) >= shown.len(), "what was shown is recorded");
+}

@@ -73,7 +73,8 @@ pub async fn keep(
     names: watch::Receiver<Arc<Names>>,
 ) {
     let place = Arc::new(Place { jail, pushed, names });
-    let words = Words { crowd: "connections through this jail's egress door", door: "the egress door of this jail" };
+    let crowd = "connections through this jail's egress door";
+    let words = Words { crowd, door: "the egress door of this jail", paced: true };
     let pass = || {
         let most = place.pushed.borrow().egress.as_ref().map_or(AT_FIRST, |said| said.limits.connections);
         place.jail.egress.enter(most)

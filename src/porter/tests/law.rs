@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
@@ -11,6 +12,7 @@ use super::super::jail::{Jail, Pushed, Standing};
 use super::super::notice::Notices;
 use super::{SECRET_KEY, TOKEN, alice, grant, refusal, session};
 use crate::identity::Secret;
+use crate::privsep::message::Pass;
 
 const NOW: i64 = 1_700_000_000;
 const IMDS: &str = "x-aws-ec2-metadata-token";
@@ -377,4 +379,18 @@ proptest! {
             prop_assert!(!reply.body.contains(SECRET_KEY));
         }
     }
+}
+
+#[tokio::test]
+async fn the_control_door_knows_the_clusters() {
+    let get = |path, pushed: &Pushed| put(Kind::Control, "GET", path, &[], &jail(false), pushed);
+    assert!(matches!(get("/clusters", &Pushed::default()), Answer::NotYet(_)));
+    let pass = Pass { clusters: vec!["hyades".into(), "taurus".into()], ..Pass::default() };
+    let mut pushed = issued(60);
+    pushed.kube.pass = Some(Arc::new(pass));
+    let said: serde_json::Value = serde_json::from_str(&reply(get("/clusters", &pushed)).body).unwrap();
+    assert_eq!((&said["clusters"][1]["name"], said["problem"].is_null()), (&"taurus".into(), true));
+    assert!(reply(get("/kubeconfig", &pushed)).body.contains("http://127.0.0.1:6443/clusters/hyades"));
+    let token = reply(get("/token?cluster=hyades", &pushed));
+    assert!(token.status == StatusCode::FORBIDDEN && token.body.contains("for a laptop"), "{}", token.body);
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::super::{PorterError, Settings, Sources, Start, serve};
+use super::super::{Fresh, PorterError, Settings, Start, serve};
 use super::{SECRET_KEY, TOKEN, alice, grant, refusal};
 use crate::audit::Event;
 use crate::config::{EgressLimits, EgressRule};
@@ -16,14 +16,14 @@ use crate::identity::Pattern;
 use crate::identity::Secret;
 use crate::privsep::Role;
 use crate::privsep::link::{Link, encode, pair, send_packet};
-use crate::privsep::message::{FromJailer, JailerToPorter, Message, Silence, ToKeeper, WardenToPorter};
+use crate::privsep::message::{FromJailer, JailerToPorter, Message, PorterToKeeper, Silence, WardenToPorter};
 use crate::session::SessionId;
 
 /// The test as jailer, warden and keeper of one porter.
 struct Yard {
     jailer: OwnedFd,
     warden: OwnedFd,
-    keeper: Link<Silence, ToKeeper>,
+    keeper: Link<Silence, PorterToKeeper>,
     porter: JoinHandle<Result<(), PorterError>>,
 }
 
@@ -40,8 +40,8 @@ impl Yard {
         let ((jailer, control), (warden, wardens), (keeper, keepers)) =
             (pair().unwrap(), pair().unwrap(), pair().unwrap());
         let control = Link::new(control).unwrap();
-        let (settings, sources) = (Settings::default(), Sources::default());
-        let porter = tokio::spawn(serve(Start { control, settings, sources, reload: Box::new(|_| None) }));
+        let (settings, fresh) = (Settings::default(), Fresh::default());
+        let porter = tokio::spawn(serve(Start { control, settings, fresh, reload: Box::new(|_| None) }));
         let yard = Self { jailer, warden, keeper: Link::new(keeper).unwrap(), porter };
         yard.tell(&FromJailer::Peer(Role::Warden), &[wardens.as_fd()]);
         yard.tell(&FromJailer::Peer(Role::Keeper), &[keepers.as_fd()]);
@@ -71,6 +71,8 @@ impl Yard {
         descriptors.push(unix.as_fd());
         let egress = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         descriptors.push(egress.as_fd());
+        let kube = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        descriptors.push(kube.as_fd());
         let token = Secret::new(TOKEN.into());
         self.tell(&FromJailer::Told(JailerToPorter::Doors { session, user: alice(), token }), &descriptors);
         let tcp = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
@@ -98,7 +100,7 @@ impl Yard {
 
     async fn event(&self) -> Event {
         let (message, _) = timeout(Duration::from_secs(5), self.keeper.recv()).await.unwrap().unwrap();
-        let ToKeeper::Event(event) = message;
+        let PorterToKeeper::Event(event) = message else { panic!() };
         event
     }
 }
@@ -167,7 +169,7 @@ async fn a_push_may_come_before_the_doors() {
     let session = SessionId::mint();
     yard.issue(session);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let sockets: Vec<_> = (0..7).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let sockets: Vec<_> = (0..8).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     let token = Secret::new(TOKEN.into());
     yard.tell(&FromJailer::Told(JailerToPorter::Doors { session, user: alice(), token }), &descriptors);

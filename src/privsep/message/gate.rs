@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::{Channel, Connection, Number, Wish};
+use crate::identity::Secret;
 use crate::session::SessionId;
 
 /// What the gate claims and asks. Nothing in it is believed but that the gate says so.
@@ -129,5 +130,28 @@ pub enum WardenToGate {
         connection: Connection,
         #[n(1)]
         sentence: String,
+    },
+    /// To `Run`: a verb of ours, answered without a jail. Long answers come in parts; the last one has the exit status.
+    #[n(5)]
+    Answer {
+        #[n(0)]
+        connection: Connection,
+        #[n(1)]
+        channel: Channel,
+        /// It may hold a token.
+        #[n(2)]
+        output: Secret,
+        #[n(3)]
+        errors: String,
+        #[n(4)]
+        code: Option<u32>,
+    },
+    /// A program of ours in a jail, with no client: its stream is closed as it comes.
+    #[n(6)]
+    Unattended {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        number: Number,
     },
 }

@@ -80,7 +80,8 @@ pub enum JailerToPorter {
 /// To tally.
 #[derive(Debug, Encode, Decode)]
 pub enum JailerToTally {
-    /// A channel's exec notifications; they end by themselves with its last process. One descriptor.
+    /// A channel's exec notifications; they end by themselves with its last process. Descriptors: the listener, and the
+    /// memory in which an attempt that was taken is found by the next tally.
     #[n(0)]
     Watch {
         #[n(0)]
@@ -119,6 +120,9 @@ pub enum WardenToJailer {
         number: Number,
         #[n(2)]
         wish: Wish,
+        /// The session's clusters: the user's kubeconfig is brought in step with them first, inside the jail.
+        #[n(3)]
+        clusters: Option<Vec<String>>,
     },
     /// Send a signal to a channel's process group.
     #[n(2)]

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Number, Wish};
+use super::{KubeStream, Number, Wish};
 use crate::audit::Event;
 use crate::privsep::Role;
 use crate::recording::{Exec, Header};
@@ -80,7 +80,34 @@ pub enum KeeperToWarden {
     Breach(#[n(0)] Role),
 }
 
-/// What gate and porter tell the keeper.
+/// What the porter tells the keeper.
+#[derive(Debug, Encode, Decode)]
+pub enum PorterToKeeper {
+    #[n(0)]
+    Event(#[n(0)] Event),
+    /// An exec or attach on a cluster: from here on the keeper stands between jail and porter, records and passes on.
+    /// Descriptors: the socket to the client, the socket to the porter, behind which the cluster is. Both are plain byte
+    /// streams; what was read of either already comes along. Closing either ends both.
+    #[n(1)]
+    Stream {
+        #[n(0)]
+        session: SessionId,
+        /// From `FIRST_STREAM` on, so that it is no channel's number. The keeper takes the next free one where it
+        /// is taken: a porter that was started again counts from the beginning.
+        #[n(1)]
+        number: Number,
+        #[n(2)]
+        stream: Box<KubeStream>,
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        from_client: Vec<u8>,
+        #[n(4)]
+        #[cbor(with = "minicbor::bytes")]
+        from_cluster: Vec<u8>,
+    },
+}
+
+/// What the gate tells the keeper.
 #[derive(Debug, Encode, Decode)]
 pub enum ToKeeper {
     #[n(0)]

@@ -2,8 +2,9 @@
 
 use minicbor::{Decode, Encode};
 
+use super::{Cluster, Pass};
 use crate::config::{EgressLimits, EgressRule};
-use crate::identity::Credentials;
+use crate::identity::{Credentials, Principal};
 use crate::session::SessionId;
 
 /// What the porter may hand out. It asks for nothing: the warden pushes.
@@ -34,6 +35,62 @@ pub enum WardenToPorter {
         rules: Vec<EgressRule>,
         #[n(2)]
         limits: EgressLimits,
+    },
+    /// A cluster; it replaces what was said of this name.
+    #[n(3)]
+    Cluster(#[n(0)] Box<Cluster>),
+    /// There is no cluster of this name any more.
+    #[n(4)]
+    NoCluster {
+        #[n(0)]
+        name: String,
+    },
+    /// Who a session is on clusters; it replaces what was said before.
+    #[n(5)]
+    Pass {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        pass: Box<Pass>,
+    },
+    /// The newest credentials of the role that clusters know. They sign tokens in the porter and go nowhere else.
+    #[n(6)]
+    ClusterCredentials {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        credentials: Credentials,
+    },
+    /// The newest attempt to get them failed; those issued before stay good until they expire.
+    #[n(7)]
+    NoClusterCredentials {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        refusal: Refusal,
+    },
+    /// Somebody who is logged in fetched a token for a laptop: until it ends it opens the public door to this grant,
+    /// a session of its own without a jail. One token a grant; a new one replaces it. A warden's grants end with its
+    /// link: the next one does not know them, so it could not end them.
+    #[n(8)]
+    Laptop {
+        #[n(0)]
+        session: SessionId,
+        #[n(1)]
+        user: Principal,
+        /// SHA-256 of the token.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        digest: [u8; 32],
+        /// Seconds since the epoch.
+        #[n(3)]
+        expires: i64,
+    },
+    /// A laptop's grant is over (its end, a lock): its streams end at once.
+    #[n(9)]
+    LaptopGone {
+        #[n(0)]
+        session: SessionId,
     },
 }
 

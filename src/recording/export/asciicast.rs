@@ -38,12 +38,15 @@ fn header<R: Read>(reader: &Reader<R>, channel: &Channel) -> serde_json::Value {
         "timestamp": (reader.started() + channel.opened).as_second(),
         "stockade": about(reader),
     });
-    header["stockade"]["channel"] = json!(format!("c{}", channel.number));
+    header["stockade"]["channel"] = json!(channel.name());
     if let Some(terminal) = &channel.terminal {
         header["term"]["type"] = json!(terminal.term);
     }
     if let Some(program) = &channel.program {
         header["command"] = json!(program);
+    }
+    if let Some(stream) = &channel.stream {
+        header["stockade"]["stream"] = super::stream(stream);
     }
     if !channel.environment.is_empty() {
         header["env"] = channel.environment.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
@@ -90,7 +93,7 @@ impl<W: Write> Cast<'_, W> {
             Event::ErrorOutput { data, .. } => return self.bytes(at, 1, data),
             Event::Input { data, .. } => return self.bytes(at, 2, data),
             Event::Resize { columns, rows, .. } => return self.item(at, "r", &format!("{columns}x{rows}")),
-            Event::Channel { .. } | Event::ExitStatus { .. } => return Ok(()),
+            Event::Channel { .. } | Event::KubeStream { .. } | Event::ExitStatus { .. } => return Ok(()),
             Event::InputRedacted { bytes, why, .. } => format!("input of {bytes} bytes redacted: {why}"),
             Event::InputEnd { .. } => "end of input".to_owned(),
             Event::Signal { name, .. } => format!("signal {name}"),

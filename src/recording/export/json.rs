@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ExportError, about, hex, line};
 use crate::recording::{Event, Reader};
+use crate::session::channel_name;
 
 /// One JSON object a line: the header, every event (of one channel and of the whole session, if one is named), the
 /// closing frame. Bytes are `text` where they are UTF-8, else `base64`.
@@ -23,7 +24,7 @@ pub fn json<R: Read>(mut reader: Reader<R>, channel: Option<u32>, out: &mut impl
         object.insert("at".into(), json!(recorded.at.as_micros() as f64 / 1e6));
         object.insert("event".into(), json!(name));
         if let Some(number) = number {
-            object.insert("channel".into(), json!(format!("c{number}")));
+            object.insert("channel".into(), json!(channel_name(number)));
         }
         if let Value::Object(fields) = fields {
             object.extend(fields);
@@ -80,6 +81,7 @@ fn fields(event: &Event) -> (&'static str, Value) {
             });
             ("channel", json!({ "program": program, "terminal": terminal, "environment": environment }))
         }
+        Event::KubeStream { stream, .. } => ("kube_stream", super::stream(stream)),
         Event::Exec { exec, .. } => {
             ("exec", json!({ "pid": exec.pid, "path": exec.path, "arguments": exec.arguments }))
         }

@@ -12,7 +12,7 @@ pub use screen::screen;
 
 use serde_json::json;
 
-use super::{ReadError, Reader};
+use super::{KubeStream, ReadError, Reader};
 
 /// Why an export is not whole; what was written before is.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,19 @@ fn about<R: Read>(reader: &Reader<R>) -> serde_json::Value {
         "image": header.image,
         "role": header.role,
         "durability": reader.opening().grade.as_str(),
+    })
+}
+
+fn stream(stream: &KubeStream) -> serde_json::Value {
+    json!({
+        "audit_id": stream.audit_id,
+        "cluster": stream.cluster,
+        "namespace": stream.namespace,
+        "pod": stream.pod,
+        "container": stream.container,
+        "subresource": stream.subresource,
+        "command": stream.command,
+        "terminal": stream.terminal,
     })
 }
 

@@ -69,10 +69,10 @@ fn answered(code: Option<&str>, message: Option<&str>, status: u16) -> Refusal {
             refusal("AccessDenied", message, false)
         }
         Some(code) if EXPIRED.contains(&code) => {
-            refusal("ExpiredToken", &format!("the bastion's own AWS credentials have expired: {message}"), true)
+            refusal("ExpiredToken", &format!("stockade's own AWS credentials have expired: {message}"), true)
         }
         Some(code) if IDENTITY.contains(&code) => {
-            refusal(code, &format!("AWS does not accept the bastion's own credentials: {message}"), false)
+            refusal(code, &format!("AWS does not accept stockade's own credentials: {message}"), false)
         }
         // A 4xx is AWS's verdict on what was asked; anything else without a known code is not a verdict.
         Some(code) if (400..500).contains(&status) => refusal(code, message, false),
@@ -88,7 +88,7 @@ fn not_understood(status: u16) -> Refusal {
 }
 
 fn without_identity(error: &CredentialsError) -> Refusal {
-    let text = format!("the bastion has no AWS identity now: {}", chain(error));
+    let text = format!("stockade has no AWS identity now: {}", chain(error));
     refusal("NoIdentity", &text, !matches!(error, CredentialsError::InvalidConfiguration(_)))
 }
 
@@ -102,7 +102,7 @@ pub(super) fn refusal(code: &str, message: &str, transient: bool) -> Refusal {
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

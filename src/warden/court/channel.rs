@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::login::{Judge, Phase};
-use super::{Court, UNAVAILABLE, UNRECORDED};
+use super::verb::verb_of;
+use super::{Court, UNAVAILABLE, UNRECORDED, kubeconfig};
 use crate::audit::Event;
 use crate::privsep::message::{
-    Channel, Connection, Number, Program, WardenToGate, WardenToJailer, WardenToKeeper, Wish,
+    Channel, Connection, JailerToWarden, Number, Program, WardenToGate, WardenToJailer, WardenToKeeper, Wish,
 };
 use crate::session::SessionId;
 use crate::warden::post::Due;
@@ -31,6 +32,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             }
         };
         let alive = known.filter(|id| self.sessions.get(id).is_some_and(|s| s.ending.is_none()));
+        if alive.is_none() && self.may_be_verbal(connection) {
+            return self.put_off_jail(connection, channel);
+        }
+        self.seat(connection, channel, alive);
+    }
+
+    /// A place in a jail; without one the client is told why.
+    pub(super) fn seat(&mut self, connection: Connection, channel: Channel, alive: Option<SessionId>) {
         if alive.is_none() && self.has_enough(connection) {
             self.limit_hit(connection);
             let sentence = "you have as many sessions as one user may; end one and try again";
@@ -44,7 +53,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             return self.breach_by_gate("a channel opened twice");
         }
         session.next += 1;
-        session.channels.insert(session.next, Place { channel: Some(channel), wish: None, stage: Stage::Idle });
+        session.channels.insert(session.next, Place::of(channel));
     }
 
     /// An event, but not one for each attempt of a client that goes on trying.
@@ -61,6 +70,12 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     pub(super) fn run(&mut self, connection: Connection, channel: Channel, wish: Wish) {
+        if let Some(verb) = verb_of(&wish) {
+            return self.answer_verb(connection, channel, verb);
+        }
+        if !self.seat_late(connection, channel) {
+            return;
+        }
         let session = match self.connections.get(&connection) {
             Some(Phase::In(login)) if wish.terminal.is_some() && !login.permit.terminal() => {
                 return self.refuse(connection, channel, "your key does not allow a terminal", UNAVAILABLE);
@@ -100,6 +115,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     fn start(&mut self, id: SessionId, number: Number) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let proxies = egress::environment(session, &self.terms.egress);
+        let clusters = kubeconfig::told(session, &self.terms.kube);
         let Some(place) = session.channels.get_mut(&number) else { return };
         let Some(mut wish) = place.wish.take() else { return };
         place.stage = Stage::Starting;
@@ -108,9 +124,12 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             Program::Exec(command) => Some(command.clone()),
         };
         self.event(Event::ChannelOpened { session: id, number, command, terminal: wish.terminal.is_some() });
-        self.say_keeper(WardenToKeeper::Channel { session: id, number, wish: wish.clone() });
+        self.tell_keeper(WardenToKeeper::Channel { session: id, number, wish: wish.clone() });
         wish.environment.extend(proxies);
-        self.jailer.say(WardenToJailer::Start { session: id, number, wish });
+        if !self.jailer.say(WardenToJailer::Start { session: id, number, wish, clusters }) {
+            let reason = "the jailer has too much to do".to_owned();
+            self.hear_jailer(JailerToWarden::NotStarted { session: id, number, reason });
+        }
     }
 
     pub(super) fn started(&mut self, id: SessionId, number: Number) {
@@ -118,6 +137,9 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         let (term, connection) = session.owner;
         let Some(place) = session.channels.get_mut(&number) else { return };
         place.stage = Stage::Running;
+        if !place.attended {
+            return self.say_gate(WardenToGate::Unattended { session: id, number });
+        }
         if let Some(channel) = place.channel.filter(|_| term == self.term) {
             self.say_gate(WardenToGate::Running { connection, channel, session: id, number });
         }
@@ -134,13 +156,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     pub(super) fn closed(&mut self, connection: Connection, channel: Channel) {
-        let Some(Phase::In(login)) = self.connections.get(&connection) else { return };
+        let Some(Phase::In(login)) = self.connections.get_mut(&connection) else { return };
+        login.put_off.remove(&channel);
         let Some(id) = login.session else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(number) = session.number_of(channel) else { return };
         let running =
             session.channels.get(&number).is_some_and(|p| matches!(p.stage, Stage::Starting | Stage::Running));
-        if !running || session.channels.len() == 1 {
+        if !running || session.attended() == 1 {
             session.channels.remove(&number);
             return self.end_if_empty(id, "the client closed its last channel");
         }
@@ -165,7 +188,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
-    fn refuse(&self, connection: Connection, channel: Channel, sentence: &str, code: u32) {
+    pub(super) fn refuse(&self, connection: Connection, channel: Channel, sentence: &str, code: u32) {
         self.say_gate(WardenToGate::Refused { connection, channel, sentence: sentence.to_owned(), code });
     }
 }

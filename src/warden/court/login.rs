@@ -1,18 +1,26 @@
 //! Who gets in: claims, the judgements on them, and the session that a login begins.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use super::{Court, Review};
 use crate::audit::Event;
 use crate::config::Home;
 use crate::identity::Principal;
-use crate::policy::Permit;
-use crate::privsep::message::{Claim, Connection, WardenToGate, WardenToJailer, WardenToKeeper};
+use crate::policy::{Permit, Source};
+use crate::privsep::message::{Channel, Claim, Connection, WardenToGate, WardenToJailer, WardenToKeeper};
 use crate::recording::Header;
 use crate::session::SessionId;
-use crate::warden::post::{Post, Term};
+use crate::warden::later;
+use crate::warden::post::{Due, Post, Term};
 use crate::warden::sessions::{Note, Session, Sponsor};
 
 /// What a captured gate can make us remember.
 const MOST_CONNECTIONS: usize = 16 * 1024;
+
+/// How long refused logins are counted before the count is told.
+const COUNTED: Duration = Duration::from_secs(10);
 
 /// Who claims to be whom, from where.
 #[derive(Clone, Debug)]
@@ -63,8 +71,16 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Login {
     pub(super) permit: Permit,
-    claim: Claim,
+    pub(super) claim: Claim,
     pub(super) session: Option<SessionId>,
+    /// Channels that have no jail before it is known what they are for.
+    pub(super) put_off: BTreeSet<Channel>,
+}
+
+impl Login {
+    fn new(permit: Permit, claim: Claim) -> Self {
+        Self { permit, claim, session: None, put_off: BTreeSet::new() }
+    }
 }
 
 impl<J: Judge, S: Sponsor> Court<J, S> {
@@ -94,18 +110,15 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             return;
         }
         self.connections.insert(connection, Phase::Claiming { answered: true });
-        let judgement = self.unless_crowded(judgement);
-        let accepted = matches!(judgement, Judgement::Admitted(_));
+        let judgement = self.unless_crowded(self.unless_locked(judgement));
+        // Without a recorder nobody gets in, and it is said as any other refusal.
+        let accepted = matches!(judgement, Judgement::Admitted(_)) && self.is_recorded();
         let Claimant { claim, proved } = claimant;
         match judgement {
-            Judgement::Denied { key, why } => {
-                self.event(Event::LoginRefused { user: claim.user, from: claim.from, key, why });
-            }
-            Judgement::Admitted(permit) if proved => self.admit(connection, Login { permit, claim, session: None }),
+            Judgement::Denied { key, why } => self.refused(claim, key, why),
+            Judgement::Admitted(permit) if proved && accepted => self.admit(connection, Login::new(permit, claim)),
             Judgement::Admitted(_) => {}
         }
-        // Without a recorder nobody gets in, and it is said as any other refusal.
-        let accepted = accepted && self.keeper.is_some();
         self.say_gate(if proved {
             WardenToGate::Login { connection, accepted }
         } else {
@@ -113,6 +126,23 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         });
         if edition != self.edition {
             self.review_login(connection);
+        }
+    }
+
+    /// Told, or one more that is counted: an exempt source has no penalty, and a thousand sources have a thousand shares.
+    fn refused(&mut self, Claim { user, from, .. }: Claim, key: String, why: String) {
+        let source = from.parse::<SocketAddr>().ok().map(|from| Source::of(from.ip(), self.terms.netblock));
+        if self.refusals.passes(source, Instant::now()) {
+            self.event(Event::LoginRefused { user, from, key, why });
+        } else if !std::mem::replace(&mut self.counting, true) {
+            later(&self.post, COUNTED, Due::Refusals);
+        }
+    }
+
+    pub(super) fn count_refusals(&mut self) {
+        self.counting = false;
+        for what in self.refusals.left_out(Instant::now()) {
+            self.event(Event::LimitHit { session: None, what });
         }
     }
 
@@ -136,7 +166,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         self.connections.keys().for_each(|connection| self.review_login(*connection));
     }
 
-    fn review_login(&self, connection: Connection) {
+    pub(super) fn review_login(&self, connection: Connection) {
         let Some(Phase::In(login)) = self.connections.get(&connection) else { return };
         let (user, key) = (login.permit.principal().clone(), login.permit.fingerprint().to_owned());
         let (judge, post, term) = (self.judge.clone(), self.post.clone(), self.term);
@@ -168,9 +198,6 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     fn admit(&mut self, connection: Connection, login: Login) {
-        if self.keeper.is_none() {
-            return;
-        }
         self.event(Event::LoginAccepted {
             user: login.permit.principal().to_string(),
             from: login.claim.from.clone(),
@@ -178,6 +205,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             groups: login.permit.groups().iter().cloned().collect(),
             client: login.claim.client.clone(),
         });
+        self.follow(login.permit.principal());
         self.connections.insert(connection, Phase::In(Box::new(login)));
     }
 
@@ -189,8 +217,11 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
 
     /// Recording and jail begin at the same time; what runs waits for both.
     pub(super) fn begin_session(&mut self, connection: Connection) -> Option<SessionId> {
+        if !self.is_recorded() || !self.jailer.has_room() {
+            return None;
+        }
         let Some(Phase::In(login)) = self.connections.get_mut(&connection) else { return None };
-        let Login { permit, claim, session } = &mut **login;
+        let Login { permit, claim, session, .. } = &mut **login;
         let (id, user, key) = (SessionId::mint(), permit.principal().clone(), permit.fingerprint().to_owned());
         let header = Header {
             user: user.to_string(),
@@ -203,11 +234,8 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         };
         let groups = permit.groups().clone();
         let (persistent_home, from) = (permit.home() == Home::Persistent, claim.from.clone());
-        let keeper = self.keeper.as_ref()?;
-        if !keeper.say(WardenToKeeper::Open { session: id, header: Box::new(header) }) {
-            return None;
-        }
         *session = Some(id);
+        self.tell_keeper(WardenToKeeper::Open { session: id, header: Box::new(header) });
         let note = minicbor::to_vec(Note { key: key.clone(), connection }).unwrap_or_default();
         let region = self.terms.region.clone();
         self.jailer.say(WardenToJailer::Build { session: id, user: user.clone(), persistent_home, region, note });
@@ -216,6 +244,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         let session = Session { groups: Some(groups), ..Session::new(user, key, (self.term, connection)) };
         self.sessions.insert(id, session);
         self.push_egress(id);
+        self.push_pass(id);
         Some(id)
     }
 }

@@ -1,17 +1,20 @@
 //! Who is in is decided on again: what they may reach, and whether they may stay.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Court;
 use super::login::Judge;
+use crate::audit::Event;
+use crate::identity::Principal;
 use crate::policy::Permit;
 use crate::session::SessionId;
 use crate::warden::post::{Due, Post};
 use crate::warden::sessions::{Session, Sponsor, Terms};
 use crate::warden::{egress, later};
 
-/// After this what the porter could not take is said again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// After this what the jailer or the porter could not take is said again.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 /// After this somebody is decided on again whom nobody could decide on: as long as IAM is left alone when it fails.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
@@ -29,12 +32,16 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     /// New terms are for new sessions; who may no longer be here leaves.
     pub fn adopt(&mut self, terms: Terms) {
         self.terms = terms;
-        for (id, session) in &self.sessions {
+        self.state_clusters();
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             // By the groups as they were known: a rule that is gone must not wait for IAM.
-            self.push_egress(*id);
-            self.review(*id, session);
+            self.push_egress(id);
+            self.push_pass(id);
         }
+        self.sessions.iter().for_each(|(id, session)| self.review(*id, session));
+        self.review_laptops();
         self.review_logins();
+        self.follow_all();
     }
 
     /// Decides again on somebody who is in.
@@ -52,12 +59,15 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             Review::Leaves(why) => return self.end(id, &format!("the user's rights are gone: {why}")),
             Review::Stays(permit) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
+                    let changed = changed(id, &session.user, session.groups.as_ref(), permit.groups());
                     session.groups = Some(permit.groups().clone());
+                    changed.into_iter().for_each(|event| self.event(event));
                 }
             }
             Review::Unknown => self.put_off(id),
         }
         self.push_egress(id);
+        self.push_pass(id);
     }
 
     /// Until somebody can say: a warden that was started during an outage knows no groups, and so no way out.
@@ -83,7 +93,19 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             && !porter.say(message)
         {
             // A right that was taken away must not stay open because the porter was busy.
-            later(&self.post, AGAIN, Due::Egress(id));
+            later(&self.post, AGAIN, Due::Rights(id));
         }
     }
+}
+
+/// What is told of somebody whose groups are others than they were; nothing where nobody knew them.
+pub(super) fn changed(
+    session: SessionId,
+    user: &Principal,
+    were: Option<&BTreeSet<String>>,
+    are: &BTreeSet<String>,
+) -> Option<Event> {
+    let were = were.filter(|were| *were != are)?;
+    let (joined, left) = (are.difference(were).cloned().collect(), were.difference(are).cloned().collect());
+    Some(Event::GroupsChanged { session, user: user.to_string(), joined, left })
 }

@@ -69,6 +69,10 @@ struct Bench {
 }
 
 fn bench(script: Script) -> Bench {
+    bench_for(Purpose::Jail, script)
+}
+
+fn bench_for(purpose: Purpose, script: Script) -> Bench {
     let (to_porter, porter) = mpsc::channel(64);
     let (to_audit, audit) = mpsc::channel(64);
     let terms = Terms {
@@ -77,7 +81,7 @@ fn bench(script: Script) -> Bench {
         policy: None,
         duration: Duration::from_secs(3600),
     };
-    Bench { issuer: Issuer::new(script.clone(), terms, to_porter, to_audit), porter, audit, script }
+    Bench { issuer: Issuer::new(script.clone(), purpose, terms, to_porter, to_audit), porter, audit, script }
 }
 
 impl Bench {
@@ -133,7 +137,7 @@ async fn an_issue_is_in_the_audit_before_the_porter_has_it() {
     let (to_audit, mut audit) = mpsc::channel(1);
     to_audit.send(Event::Started { version: String::new() }).await.unwrap();
     let terms = Terms { role: "{user}".into(), tags: vec![], policy: None, duration: Duration::from_secs(3600) };
-    let issuer = Issuer::new(Script::default(), terms, to_porter, to_audit);
+    let issuer = Issuer::new(Script::default(), Purpose::Jail, terms, to_porter, to_audit);
     issuer.begin(SessionId::mint(), &alice());
     let waiting = tokio::time::timeout(Duration::from_secs(600), porter.recv()).await;
     assert!(waiting.is_err(), "the audit is full: nothing may be handed out");
@@ -205,6 +209,41 @@ async fn each_session_has_its_own_and_an_ended_one_hears_nothing_more() {
         assert_eq!(bench.key().await.0, second);
     }
     assert_eq!(lock(&bench.script.0).asked.iter().filter(|(_, r)| r.session == first).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_for_clusters_are_no_jails() {
+    let mut bench = bench_for(Purpose::Clusters, Script::answers([Ok(3600), Err(refusal("AccessDenied", false))]));
+    let session = SessionId::mint();
+    bench.issuer.begin(session, &alice());
+    let WardenToPorter::ClusterCredentials { session: whose, credentials } = bench.porter.recv().await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((whose, credentials.access_key_id.as_str()), (session, "ASIAalice1"));
+    let next = bench.porter.recv().await.unwrap();
+    assert!(matches!(next, WardenToPorter::NoClusterCredentials { refusal, .. } if refusal.code == "AccessDenied"));
+    assert!(matches!(bench.audit.recv().await, Some(Event::CredentialIssued { .. })));
+    assert!(matches!(bench.audit.recv().await, Some(Event::CredentialRefused { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_issue_serves_jail_and_clusters_where_one_role_does() {
+    let mut bench = bench(Script::default());
+    let session = SessionId::mint();
+    bench.issuer.begin(session, &alice());
+    bench.key().await;
+    assert!(bench.issuer.serve_clusters(session, true));
+    assert!(!bench.issuer.serve_clusters(SessionId::mint(), true));
+    for _ in 0..2 {
+        let said = bench.porter.recv().await.unwrap();
+        let WardenToPorter::ClusterCredentials { credentials, .. } = said else { panic!("{said:?}") };
+        assert_eq!(bench.key().await.1, credentials.access_key_id);
+        assert!(!bench.issuer.begin(session, &alice()));
+    }
+    assert_eq!(bench.script.asked().len(), 2, "one issue, and one renewal");
+    bench.issuer.serve_clusters(session, false);
+    bench.key().await;
+    bench.key().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,6 +34,15 @@ impl Default for Lives {
     }
 }
 
+/// What an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Login,
+    /// Whoever is in is asked about each cycle, which is as long as an answer counts at logins: it must be new. An eighth
+    /// of that is for a user's sessions, of which one asks.
+    Stay,
+}
+
 /// What was said of the last few thousand principals who were asked about.
 pub struct Cache<P> {
     people: P,
@@ -78,29 +87,34 @@ impl<P: People> Cache<P> {
     }
 
     /// The record, and whether it is older than it should be.
-    pub(super) async fn look_up(&self, principal: &Principal) -> Result<(Arc<Record>, bool), Unknown> {
-        if let Some(found) = self.known(principal) {
+    pub(super) async fn look_up(&self, principal: &Principal, need: Need) -> Result<(Arc<Record>, bool), Unknown> {
+        if let Some(found) = self.known(principal, need) {
             return found;
         }
         let _place = self.waiting.try_acquire().map_err(|_| Unknown::Crowd)?;
         let turn = self.turn(principal);
         let _mine = turn.lock().await;
         // Somebody else may have asked while this one waited.
-        if let Some(found) = self.known(principal) {
+        if let Some(found) = self.known(principal, need) {
             return found;
         }
         let _slot = self.turns.acquire().await.map_err(|_| Unknown::Crowd)?;
-        let said = self.people.find(principal).await;
-        let failed = said.as_ref().err().cloned();
-        self.keep(principal, said.ok());
-        if let Some(refusal) = failed {
-            tracing::warn!(%principal, code = refusal.code, "IAM does not answer: {}", refusal.message);
+        match self.people.find(principal).await {
+            Ok(record) => {
+                let record = Arc::new(record);
+                self.keep(principal, Arc::clone(&record));
+                Ok((record, false))
+            }
+            Err(refusal) => {
+                tracing::warn!(%principal, code = refusal.code, "IAM does not answer: {}", refusal.message);
+                self.leave_alone(principal);
+                self.known(principal, Need::Login).unwrap_or_else(|| Err(Unknown::Iam(principal.clone())))
+            }
         }
-        self.known(principal).unwrap_or_else(|| Err(Unknown::Iam(principal.clone())))
     }
 
     /// What can be said without asking; `None` where somebody must ask.
-    fn known(&self, principal: &Principal) -> Option<Result<(Arc<Record>, bool), Unknown>> {
+    fn known(&self, principal: &Principal, need: Need) -> Option<Result<(Arc<Record>, bool), Unknown>> {
         let lives = *lock(&self.lives);
         let mut slots = lock(&self.slots);
         let slot = slots.get_mut(principal)?;
@@ -109,6 +123,7 @@ impl<P: People> Cache<P> {
         if let Some(answer) = &slot.answer {
             let age = now.duration_since(answer.given);
             let life = if answer.record.keys.is_empty() { lives.nobody } else { lives.fresh };
+            let life = if need == Need::Stay { life.min(lives.fresh / 8) } else { life };
             if age < life && !answer.doubted {
                 return Some(Ok((Arc::clone(&answer.record), false)));
             }
@@ -128,18 +143,17 @@ impl<P: People> Cache<P> {
         Arc::clone(&slots.entry(principal.clone()).or_insert_with(new).turn)
     }
 
-    fn keep(&self, principal: &Principal, said: Option<Record>) {
+    fn keep(&self, principal: &Principal, record: Arc<Record>) {
+        if let Some(slot) = lock(&self.slots).get_mut(principal) {
+            (slot.answer, slot.failing) = (Some(Answer { record, given: Instant::now(), doubted: false }), None);
+        }
+    }
+
+    /// Every login waiting out a timeout would be an outage of the bastion as well.
+    fn leave_alone(&self, principal: &Principal) {
         let nobody = lock(&self.lives).nobody;
-        let mut slots = lock(&self.slots);
-        let Some(slot) = slots.get_mut(principal) else { return };
-        let now = Instant::now();
-        match said {
-            Some(record) => {
-                (slot.answer, slot.failing) =
-                    (Some(Answer { record: Arc::new(record), given: now, doubted: false }), None);
-            }
-            // Every login waiting out a timeout would be an outage of the bastion as well.
-            None => slot.failing = Some(now + nobody),
+        if let Some(slot) = lock(&self.slots).get_mut(principal) {
+            slot.failing = Some(Instant::now() + nobody);
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_sdk_iam::Client;
 use aws_sdk_iam::types::{EncodingType, StatusType};
@@ -25,11 +26,32 @@ pub trait People: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Iam {
     client: Client,
+    tag: Arc<RwLock<Option<String>>>,
 }
 
 impl Iam {
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, tag: Arc::default() }
+    }
+
+    /// From now on the names in this tag of a user are groups too, those that are access to clusters: whoever may tag users
+    /// must not put them into any other.
+    pub fn heed_tag(&self, tag: Option<String>) {
+        *self.tag.write().unwrap_or_else(PoisonError::into_inner) = tag;
+    }
+
+    async fn tagged(&self, user: &Principal) -> Result<BTreeSet<String>, Refusal> {
+        let tag = self.tag.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(tag) = tag else { return Ok(BTreeSet::new()) };
+        let said = match self.client.get_user().user_name(user.as_str()).send().await {
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_entity_exception()) => {
+                return Ok(BTreeSet::new());
+            }
+            answer => answer.map_err(|error| refusal_of(&error))?,
+        };
+        let own = said.user().filter(|known| known.user_name() == user.as_str());
+        let tags = own.map(aws_sdk_iam::types::User::tags).unwrap_or_default().iter();
+        Ok(tags.filter(|known| known.key() == tag).flat_map(|known| access(known.value())).collect())
     }
 
     async fn keys(&self, user: &Principal) -> Result<Vec<Keys>, Refusal> {
@@ -98,9 +120,16 @@ impl Iam {
 
 impl People for Iam {
     async fn find(&self, principal: &Principal) -> Result<Record, Refusal> {
-        let (keys, groups) = tokio::join!(self.keys(principal), self.groups(principal));
-        Ok(Record { keys: keys?, groups: groups?, ..Record::default() })
+        let (keys, groups, tagged) = tokio::join!(self.keys(principal), self.groups(principal), self.tagged(principal));
+        let groups = groups?.into_iter().chain(tagged?).collect();
+        Ok(Record { keys: keys?, groups, ..Record::default() })
     }
+}
+
+/// The names in a tag that are access to clusters. IAM allows no comma there.
+fn access(value: &str) -> impl Iterator<Item = String> {
+    let names = value.split([' ', '+']).filter(|name| name.starts_with("k8s-") && name.contains('@'));
+    names.map(str::to_owned)
 }
 
 fn lost(error: &JoinError) -> Refusal {
@@ -145,6 +174,12 @@ mod tests {
         ] {
             assert_eq!(bare_line(&bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_tag_gives_no_group_but_access_to_clusters() {
+        let groups: Vec<String> = access("k8s-user@hyades+k8s-admin@hyades@web  platform-admins k8s-x @ ").collect();
+        assert_eq!(groups, ["k8s-user@hyades", "k8s-admin@hyades@web"]);
     }
 
     proptest::proptest! {

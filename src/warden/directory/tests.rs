@@ -25,7 +25,7 @@ fn directory(down: bool, wanted: Use) -> Directory<Town> {
 }
 
 async fn look_up(directory: &Directory<Town>, name: &str) -> Result<(usize, Vec<String>), Unknown> {
-    let record = directory.look_up(&name.parse().unwrap()).await?;
+    let record = directory.look_up(&name.parse().unwrap(), Need::Login).await?;
     Ok((record.keys.len(), record.groups.into_iter().collect()))
 }
 
@@ -51,5 +51,5 @@ async fn without_iams_groups_nobody_is_judged_but_without_its_keys_files_stand()
 #[tokio::test]
 async fn the_unknown_are_people_without_keys() {
     let directory: Directory<Iam> = Directory::new(None, &BTreeMap::new(), None);
-    assert_eq!(directory.look_up(&"nobody".parse().unwrap()).await, Ok(Record::default()));
+    assert_eq!(directory.look_up(&"nobody".parse().unwrap(), Need::Login).await, Ok(Record::default()));
 }

@@ -8,8 +8,10 @@
 //! When it is dropped it is told to stop, and nothing of it may be left on the host.
 
 mod client;
+mod cluster;
 mod evidence;
 mod image;
+mod laptop;
 mod leftovers;
 mod slot;
 mod terminal;
@@ -27,7 +29,10 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 pub use client::{Output, Ssh, spawn_with};
+pub use cluster::{Cluster, Clusters, Plugin};
 pub use evidence::{Audit, Recording};
+pub use image::layout;
+pub use laptop::{Laptop, certificate, with_clusters, with_public_door};
 pub use leftovers::{children, descriptors, of as leftovers_of, status_of, uid};
 use slot::JAILS;
 pub use slot::Slot;

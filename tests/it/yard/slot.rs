@@ -36,6 +36,11 @@ impl Slot {
         23_000 + u16::try_from(self.number).unwrap()
     }
 
+    /// Of the public kube door, where a yard has one.
+    pub fn public_port(&self) -> u16 {
+        23_200 + u16::try_from(self.number).unwrap()
+    }
+
     /// The first of the yard's jails.
     pub fn uid_base(&self) -> u32 {
         1_879_048_192 + self.number * JAILS * 65_536
@@ -47,8 +52,14 @@ impl Slot {
         [first, first + 1, first + 2, first + 3, first + 4]
     }
 
+    pub fn portal_uid(&self) -> u32 {
+        60_600 + SLOTS * 5 + self.number
+    }
+
     /// Whether a uid of the host is one of this yard's.
     pub fn owns(&self, uid: u32) -> bool {
-        self.role_uids().contains(&uid) || (self.uid_base()..self.uid_base() + JAILS * 65_536).contains(&uid)
+        self.role_uids().contains(&uid)
+            || self.portal_uid() == uid
+            || (self.uid_base()..self.uid_base() + JAILS * 65_536).contains(&uid)
     }
 }

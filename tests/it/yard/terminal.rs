@@ -83,10 +83,11 @@ impl Terminal {
     /// Runs a line in the shell; what it printed.
     #[track_caller]
     pub fn shell(&mut self, line: &str) -> String {
-        // The mark is spelled so that its echo is not its output.
-        self.enter(&format!("{line}; printf '%s-%s\\n' the end"));
-        self.wait_for("printf .*\r\n");
-        self.wait_for(r"(?s)(.*?)the-end\r\n")[1].replace("\r\n", "\n").trim_end().to_owned()
+        // Marks, because a line typed before the prompt is there is echoed twice: by the kernel and by readline. They are
+        // spelled so that their echo is not their output, and the line still sees the status of the one before.
+        let before = "s=$?; r() { return $s; }; printf '%s-%s\\n' the start; r";
+        self.enter(&format!("{before}; {line}; printf '%s-%s\\n' the end"));
+        self.wait_for(r"(?s)the-start\r\n(.*?)the-end\r\n")[1].replace("\r\n", "\n").trim_end().to_owned()
     }
 
     pub fn resize(&self, columns: u16, rows: u16) {

@@ -25,6 +25,11 @@ impl Meter {
         true
     }
 
+    /// Nothing is owed and nothing is to be told.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.held == 0 && self.paid.is_none_or(|paid| paid <= now)
+    }
+
     /// How many were held back since this was last asked.
     pub fn held(&mut self) -> u64 {
         std::mem::take(&mut self.held)
@@ -45,6 +50,9 @@ mod tests {
         let passed = |meter: &mut Meter, now| (0..10).filter(|_| meter.passes(now)).count();
         assert_eq!((passed(&mut meter, start), meter.held(), meter.held()), (3, 7, 0));
         assert_eq!(passed(&mut meter, start + SECOND), 1);
+        assert!(!meter.is_idle(start + 60 * SECOND), "some are to be told");
+        meter.held();
+        assert!(!meter.is_idle(start + SECOND) && meter.is_idle(start + 60 * SECOND));
         assert_eq!(passed(&mut meter, start + 60 * SECOND), 3);
     }
 

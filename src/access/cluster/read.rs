@@ -1,0 +1,70 @@
+//! A cluster as it is: all of its RBAC, ours or not, since rights are made of both.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace as Space};
+
+use super::api::Api;
+use super::discovery;
+use super::objects::{RBAC, cluster_role, cluster_role_binding, created, held, role, role_binding};
+use crate::access::seam::Fault;
+use crate::access::world::{AwsAuth, Cluster, Mode, Namespace, Served};
+
+const AWS_AUTH: &str = "/api/v1/namespaces/kube-system/configmaps/aws-auth";
+
+impl Api {
+    /// `before`: what it served when it was read last, for what cannot be told just now. Entries of EKS are not read
+    /// here.
+    pub async fn read(&self, mode: Mode, place: String, before: &[Served]) -> Result<Cluster, Fault> {
+        let rbac = |kind: &str| format!("{RBAC}/{kind}");
+        let kinds = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"].map(rbac);
+        let (namespaces, served, cluster_roles, roles, cluster_bindings, bindings, aws_auth) = tokio::try_join!(
+            self.list::<Space>("/api/v1/namespaces"),
+            discovery::served(self, before),
+            self.list(&kinds[0]),
+            self.list(&kinds[1]),
+            self.list(&kinds[2]),
+            self.list(&kinds[3]),
+            self.aws_auth(mode),
+        )?;
+        Ok(Cluster {
+            mode,
+            place,
+            namespaces: namespaces.into_iter().map(namespace).collect(),
+            served,
+            cluster_roles: cluster_roles.into_iter().map(cluster_role).map(held).map(of_cluster).collect(),
+            roles: roles.into_iter().map(role).map(held).collect(),
+            cluster_bindings: cluster_bindings
+                .into_iter()
+                .map(cluster_role_binding)
+                .map(held)
+                .map(of_cluster)
+                .collect(),
+            bindings: bindings.into_iter().map(role_binding).map(held).collect(),
+            entries: BTreeMap::new(),
+            aws_auth,
+        })
+    }
+
+    async fn aws_auth(&self, mode: Mode) -> Result<AwsAuth, Fault> {
+        if mode != Mode::AwsAuth {
+            return Ok(AwsAuth::default());
+        }
+        let Some(map) = self.find::<ConfigMap>(AWS_AUTH).await? else { return Ok(AwsAuth::default()) };
+        let mut data: BTreeMap<String, String> = map.data.unwrap_or_default();
+        let version = map.metadata.resource_version.unwrap_or_default();
+        Ok(AwsAuth { map_roles: data.remove("mapRoles"), version })
+    }
+}
+
+/// Nothing but a name says which one it is.
+fn of_cluster<T>(((_, name), is): ((String, String), T)) -> (String, T) {
+    (name, is)
+}
+
+fn namespace(space: Space) -> (String, Namespace) {
+    let created = created(&space.metadata);
+    let terminating = space.metadata.deletion_timestamp.is_some();
+    let labels = space.metadata.labels.unwrap_or_default();
+    (space.metadata.name.unwrap_or_default(), Namespace { labels, created, terminating })
+}

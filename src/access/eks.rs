@@ -1,0 +1,342 @@
+//! EKS: which clusters there are, how they let people in, and their access entries.
+//!
+//! EKS lists the principals of a cluster a hundred a call, and describes them one a call: a thousand users on twenty
+//! clusters would be forty thousand calls a cycle. So what was described is remembered. Each `read` lists all, and asks
+//! about those that are new, those that were changed from here, and the next share of the rest, so that each is looked at
+//! again within `TURNS` cycles: what was changed by hand is found within two hours by itself, and at once where EKS's
+//! events reach the queue (`doubt`). A process that has just started, `stockade access plan` always, asks about all.
+
+mod entry;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_sdk_eks::Client;
+use aws_sdk_eks::types::{AuthenticationMode, Cluster, ClusterStatus};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use self::entry::{Desk, Known};
+use super::aws::{Aws, fault};
+use super::change::{Change, Object, Target};
+use super::seam::Fault;
+use super::world::{Entry, Mode};
+use crate::identity::{self, Secret};
+use crate::warden::clusters::Place;
+
+/// Cycles until an entry that nobody spoke of is looked at again.
+const TURNS: usize = 24;
+/// Entries that are looked at again in every cycle, if there are so many.
+const LEAST: usize = 4;
+/// Descriptions at one time, of all clusters together: EKS throttles an account as a whole.
+const IN_FLIGHT: usize = 16;
+/// EKS allows a hundred clusters a region and some thousand entries a cluster unless asked for more; whoever has more
+/// pages than this is not EKS.
+const PAGES: usize = 2000;
+
+/// A cluster in EKS's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub name: String,
+    pub arn: String,
+    pub account: String,
+    pub region: String,
+    /// It can be used now.
+    pub is_up: bool,
+    pub endpoint: String,
+    /// PEM in base64.
+    pub authority: String,
+    pub tags: BTreeMap<String, String>,
+    /// `Entries` or `AwsAuth`.
+    pub mode: Mode,
+}
+
+/// Who EKS lets in to its clusters, by the names that EKS has for them. One for the whole process: it remembers.
+#[derive(Debug)]
+pub struct Entries {
+    aws: Aws,
+    /// Kept, for each holds the credentials of its role.
+    clients: tokio::sync::Mutex<HashMap<Place, Client>>,
+    seen: Mutex<HashMap<(Place, String), Seen>>,
+    turns: Arc<Semaphore>,
+}
+
+/// What is remembered of a cluster.
+#[derive(Debug, Default)]
+struct Seen {
+    entries: BTreeMap<String, Known>,
+    /// The principal up to which all have had their turn.
+    turn: String,
+    /// Nothing of it is believed any more.
+    doubted: bool,
+}
+
+impl Entries {
+    pub fn new(aws: Aws) -> Self {
+        let turns = Arc::new(Semaphore::new(IN_FLIGHT));
+        Self { aws, clients: tokio::sync::Mutex::default(), seen: Mutex::default(), turns }
+    }
+
+    /// Names of the clusters of an account and region.
+    pub async fn clusters(&self, place: &Place) -> Result<Vec<String>, Fault> {
+        let mut pages = self.client(place).await.list_clusters().into_paginator().send();
+        let mut names = Vec::new();
+        for _ in 0..PAGES {
+            let Some(page) = pages.next().await else { return Ok(names) };
+            names.extend(page.map_err(|error| fault(&error))?.clusters.unwrap_or_default());
+        }
+        Err(endless(&place.to_string()))
+    }
+
+    /// `None`: there is none of this name any more.
+    pub async fn describe(&self, place: &Place, cluster: &str) -> Result<Option<Described>, Fault> {
+        let said = match self.client(place).await.describe_cluster().name(cluster).send().await {
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {
+                return Ok(None);
+            }
+            answer => answer.map_err(|error| fault(&error))?,
+        };
+        said.cluster.map(|found| described(place, cluster, found)).transpose()
+    }
+
+    /// All access entries by their principal's ARN. To be asked only of clusters of mode `Entries`.
+    pub async fn read(&self, place: &Place, cluster: &str) -> Result<BTreeMap<String, Entry>, Fault> {
+        let client = self.client(place).await;
+        let listed = list(&client, cluster).await?;
+        let key = (place.clone(), cluster.to_owned());
+        let due = self.seen().entry(key.clone()).or_default().due(&listed);
+        self.look(&client, &key, due).await?;
+        let mut seen = self.seen();
+        let entries = &seen.entry(key).or_default().entries;
+        Ok(entries.iter().map(|(arn, known)| (arn.clone(), known.entry.clone())).collect())
+    }
+
+    /// Of a `Target::Entry`.
+    pub async fn carry_out(&self, place: &Place, cluster: &str, change: &Change) -> Result<(), Fault> {
+        let Target::Entry { role, .. } = &change.target else {
+            return Err(Fault {
+                code: "NotAnEntry".into(),
+                message: format!("{} is no access entry", change.target),
+                transient: false,
+            });
+        };
+        let client = self.client(place).await;
+        let desk = Desk { client: &client, cluster, principal: role };
+        let outcome = match (entry_of(change.was.as_ref()), entry_of(change.shall_be.as_ref())) {
+            (None, Some(entry)) => desk.make(entry).await,
+            (Some(was), Some(entry)) => desk.alter(was, entry).await,
+            (Some(was), None) => desk.remove(was).await,
+            (None, None) => Ok(()),
+        };
+        // Whatever came of it: the next `read` asks.
+        if let Some(seen) = self.seen().get_mut(&(place.clone(), cluster.to_owned())) {
+            seen.entries.remove(role);
+        }
+        outcome
+    }
+
+    /// Everything of this cluster is asked for again with the next `read`: something was told to have changed.
+    pub fn doubt(&self, place: &Place, cluster: &str) {
+        if let Some(seen) = self.seen().get_mut(&(place.clone(), cluster.to_owned())) {
+            seen.doubted = true;
+        }
+    }
+
+    /// The same of the cluster of this name in a region, whichever role it was found by.
+    pub fn doubt_named(&self, region: &str, cluster: &str) {
+        let mut seen = self.seen();
+        let named = seen.iter_mut().filter(|((place, name), _)| place.region == region && name == cluster);
+        named.for_each(|(_, seen)| seen.doubted = true);
+    }
+
+    /// For the API server, in the name of access's own identity, or of the place's role; signed here, without asking
+    /// anybody while its keys live. To be asked for again after ten minutes.
+    pub async fn token(&self, place: &Place, cluster: &str) -> Result<Secret, Fault> {
+        let credentials = self.aws.credentials(place.role.as_deref()).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(identity::eks::token(&credentials, &place.region, cluster, i64::try_from(now).unwrap_or_default()))
+    }
+
+    /// Describes what is due, a few at a time, and remembers it: after a fault too, so that the next try has less to
+    /// ask.
+    async fn look(&self, client: &Client, key: &(Place, String), due: BTreeSet<String>) -> Result<(), Fault> {
+        let mut looks = JoinSet::new();
+        for principal in due {
+            let (client, cluster, turns) = (client.clone(), key.1.clone(), Arc::clone(&self.turns));
+            looks.spawn(async move {
+                let _turn = turns.acquire().await;
+                let found = Desk { client: &client, cluster: &cluster, principal: &principal }.find().await;
+                (principal, found)
+            });
+        }
+        let mut outcome = Ok(());
+        while let Some(ended) = looks.join_next().await {
+            let Ok((principal, found)) = ended else {
+                outcome = Err(lost());
+                continue;
+            };
+            let mut seen = self.seen();
+            let entries = &mut seen.entry(key.clone()).or_default().entries;
+            match found {
+                Ok(Some(known)) => drop(entries.insert(principal, known)),
+                // Deleted since it was listed.
+                Ok(None) => drop(entries.remove(&principal)),
+                Err(fault) => outcome = Err(fault),
+            }
+        }
+        outcome
+    }
+
+    async fn client(&self, place: &Place) -> Client {
+        let mut clients = self.clients.lock().await;
+        if let Some(client) = clients.get(place) {
+            return client.clone();
+        }
+        let client = self.aws.eks(place.role.as_deref(), &place.region).await;
+        clients.insert(place.clone(), client.clone());
+        client
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<(Place, String), Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// Forgets what is listed no more, and says what is asked about now.
+    fn due(&mut self, listed: &BTreeSet<String>) -> BTreeSet<String> {
+        if std::mem::take(&mut self.doubted) {
+            self.entries.clear();
+        }
+        self.entries.retain(|principal, _| listed.contains(principal));
+        let share = self.entries.len().div_ceil(TURNS).max(LEAST);
+        let after = (Bound::Excluded(self.turn.clone()), Bound::Unbounded);
+        let around = self.entries.range(after).chain(self.entries.range(..=self.turn.clone()));
+        let turn: Vec<String> = around.take(share).map(|(principal, _)| principal.clone()).collect();
+        if let Some(last) = turn.last() {
+            self.turn.clone_from(last);
+        }
+        let new = listed.iter().filter(|principal| !self.entries.contains_key(*principal)).cloned();
+        new.chain(turn).collect()
+    }
+}
+
+async fn list(client: &Client, cluster: &str) -> Result<BTreeSet<String>, Fault> {
+    let mut pages = client.list_access_entries().cluster_name(cluster).into_paginator().send();
+    let mut all = BTreeSet::new();
+    for _ in 0..PAGES {
+        let Some(page) = pages.next().await else { return Ok(all) };
+        all.extend(page.map_err(|error| fault(&error))?.access_entries.unwrap_or_default());
+    }
+    Err(endless(cluster))
+}
+
+fn described(place: &Place, name: &str, found: Cluster) -> Result<Described, Fault> {
+    let arn = found.arn.unwrap_or_default();
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", _, "eks", region, account, resource] = parts.as_slice() else {
+        return Err(odd(format!("EKS says of cluster '{name}' that its ARN is '{arn}'")));
+    };
+    if *region != place.region || resource.strip_prefix("cluster/") != Some(name) {
+        return Err(odd(format!("EKS was asked for cluster '{name}' in {place} and answers with {arn}")));
+    }
+    let mode = found.access_config.and_then(|access| access.authentication_mode);
+    Ok(Described {
+        name: name.to_owned(),
+        account: (*account).to_owned(),
+        region: (*region).to_owned(),
+        is_up: matches!(found.status, Some(ClusterStatus::Active | ClusterStatus::Updating)),
+        endpoint: found.endpoint.unwrap_or_default(),
+        authority: found.certificate_authority.and_then(|authority| authority.data).unwrap_or_default(),
+        tags: found.tags.unwrap_or_default().into_iter().collect(),
+        mode: match mode {
+            Some(AuthenticationMode::Api | AuthenticationMode::ApiAndConfigMap) => Mode::Entries,
+            // So old that it does not say.
+            None | Some(AuthenticationMode::ConfigMap) => Mode::AwsAuth,
+            Some(other) => return Err(odd(format!("cluster '{name}' has an unknown authentication mode '{other}'"))),
+        },
+        arn,
+    })
+}
+
+fn entry_of(object: Option<&Object>) -> Option<&Entry> {
+    match object {
+        Some(Object::Entry(entry)) => Some(entry),
+        _ => None,
+    }
+}
+
+fn odd(message: String) -> Fault {
+    Fault { code: "OddAnswer".into(), message, transient: true }
+}
+
+fn endless(what: &str) -> Fault {
+    odd(format!("EKS's list of {what} has no end"))
+}
+
+fn lost() -> Fault {
+    Fault { code: "InternalFailure".into(), message: "a request to EKS was lost".into(), transient: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(names: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+        names.into_iter().map(|n| format!("arn:{n:04}")).collect()
+    }
+
+    fn see(seen: &mut Seen, due: &BTreeSet<String>) {
+        seen.entries.extend(due.iter().map(|principal| (principal.clone(), Known::default())));
+    }
+
+    #[test]
+    fn each_entry_has_its_turn_and_no_cycle_asks_about_all() {
+        let (mut seen, all) = (Seen::default(), listed(0..1000));
+        let first = seen.due(&all);
+        assert_eq!(first, all, "what is not known is asked for");
+        see(&mut seen, &first);
+        let mut asked = BTreeSet::new();
+        for _ in 0..TURNS {
+            let due = seen.due(&all);
+            assert!(due.len() <= 1000_usize.div_ceil(TURNS), "{}", due.len());
+            asked.extend(due);
+        }
+        assert_eq!(asked, all);
+    }
+
+    #[test]
+    fn what_is_new_is_asked_for_and_what_is_gone_is_forgotten() {
+        let mut seen = Seen::default();
+        let due = seen.due(&listed(0..100));
+        see(&mut seen, &due);
+        let due = seen.due(&listed(50..101));
+        assert!(due.contains("arn:0100") && due.len() <= LEAST + 1, "{due:?}");
+        assert_eq!(seen.entries.len(), 50);
+        assert_eq!(seen.due(&BTreeSet::new()), BTreeSet::new());
+        assert!(seen.entries.is_empty());
+    }
+
+    #[test]
+    fn few_are_asked_for_every_time() {
+        let (mut seen, all) = (Seen::default(), listed(0..LEAST));
+        for _ in 0..3 {
+            let due = seen.due(&all);
+            assert_eq!(due, all);
+            see(&mut seen, &due);
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_the_one_that_was_asked_for() {
+        let place = Place { role: None, region: "eu-west-1".into() };
+        let cluster = |arn: &str| Cluster::builder().arn(arn).build();
+        let right = "arn:aws:eks:eu-west-1:123456789012:cluster/hyades";
+        assert_eq!(described(&place, "hyades", cluster(right)).unwrap().mode, Mode::AwsAuth);
+        for wrong in ["", "arn:aws:eks:eu-west-1", &right.replace("west", "east"), &right.replace("hyades", "x")] {
+            assert_eq!(described(&place, "hyades", cluster(wrong)).unwrap_err().code, "OddAnswer", "{wrong}");
+        }
+    }
+}

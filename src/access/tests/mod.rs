@@ -1,0 +1,11 @@
+mod cycles;
+mod figures;
+mod level;
+mod names;
+mod order;
+mod properties;
+mod random;
+mod removal;
+mod scale;
+mod stories;
+mod worlds;

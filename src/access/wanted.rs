@@ -1,0 +1,289 @@
+//! What should be there: the grants that count, and on each cluster the roles, bindings and entries that they mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::change::Target;
+use super::entries::{self, STANDARD};
+use super::level::{in_cluster, in_namespace};
+use super::membership::{Membership, membership};
+use super::names::Grant;
+use super::plan::Problem;
+use super::roles::{Roles, roles};
+use super::world::{Binding, Cluster, Directory, Entry, MARK, Members, Mode, Rbac, Role, Rules, Seen, Subject, World};
+use crate::config::Terms;
+use crate::config::rbac::Level;
+use crate::identity::Principal;
+
+/// Behind the name of a ClusterRole that is bound in namespaces, each for itself.
+pub const NAMESPACES: &str = ":namespaces";
+/// Whether only access calls an RBAC object so.
+pub fn is_name_of_ours(name: &str) -> bool {
+    name.strip_suffix(NAMESPACES).unwrap_or(name).parse::<Grant>().is_ok()
+}
+
+/// Before the name of a group of IAM: what Kubernetes calls it.
+pub const GROUP: &str = "stockade:";
+
+/// The objects that should be there, and only those that are ours to make.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Those that clusters have a place for; whether IAM does is another question.
+    pub grants: BTreeSet<Grant>,
+    /// Who has what, as far as it counts.
+    pub members: Members,
+    /// IAM roles by name.
+    pub roles: BTreeMap<String, Role>,
+    /// Of the clusters that could be read.
+    pub clusters: BTreeMap<String, Place>,
+    pub problems: Vec<Problem>,
+}
+
+/// One cluster's part. What many namespaces have alike is there once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Place {
+    pub cluster_roles: BTreeMap<String, Arc<Rules>>,
+    /// By namespace and name.
+    pub roles: BTreeMap<(String, String), Arc<Rules>>,
+    pub cluster_bindings: BTreeMap<String, Arc<Binding>>,
+    pub bindings: BTreeMap<(String, String), Arc<Binding>>,
+    /// By the ARN as it stands in the entry, or without its path in aws-auth.
+    pub entries: BTreeMap<String, Entry>,
+    /// `None`: who is let in cannot be told, and is left as it is.
+    pub held: Option<entries::Held>,
+}
+
+/// What should be in `world`.
+pub fn wanted(world: &World, terms: &Terms) -> Wanted {
+    let membership = membership(world, terms);
+    let mut roles = roles(&world.directory, &membership, terms);
+    let mut wanted = Wanted::default();
+    wanted.problems.extend(membership.problems.iter().cloned());
+    wanted.problems.append(&mut roles.problems);
+    let mut live: BTreeMap<&str, Vec<(&Grant, &BTreeSet<String>)>> = BTreeMap::new();
+    for (grant, users) in &membership.live {
+        live.entry(&grant.cluster).or_default().push((grant, users));
+    }
+    for (name, seen) in &world.clusters {
+        match seen {
+            Seen::Away(why) => wanted.problems.push(Problem {
+                cluster: Some(name.clone()),
+                subject: name.clone(),
+                what: format!("it cannot be read ({why}): nothing is done there, and its users keep their roles"),
+            }),
+            Seen::Read(cluster) => {
+                let live = live.remove(name.as_str()).unwrap_or_default();
+                let ground = Ground { name, cluster, terms, live };
+                let place = ground.place(&membership, &roles, &mut wanted);
+                ground.ways_past_the_door(&place, &world.directory, &roles, &mut wanted);
+                wanted.clusters.insert(name.clone(), place);
+            }
+        }
+    }
+    wanted.roles = roles.wanted;
+    wanted.members = membership.live;
+    wanted
+}
+
+struct Ground<'a> {
+    name: &'a str,
+    cluster: &'a Cluster,
+    terms: &'a Terms,
+    /// Who has what here.
+    live: Vec<(&'a Grant, &'a BTreeSet<String>)>,
+}
+
+impl Ground<'_> {
+    fn place(&self, membership: &Membership, roles: &Roles, wanted: &mut Wanted) -> Place {
+        let mut place = Place::default();
+        match entries::held(self.cluster, self.terms) {
+            Ok(held) => place.held = Some(held),
+            Err(why) => self.problem(
+                wanted,
+                "aws-auth",
+                format!(
+                    "mapRoles of kube-system/aws-auth is not what EKS reads ({why}): who is let in is left as it is"
+                ),
+            ),
+        }
+        let let_in = self.let_in(roles, &mut place, wanted);
+        for level in &self.terms.rbac.levels {
+            self.whole(level, membership, &let_in, &mut place, wanted);
+            self.namespaces(level, membership, &let_in, &mut place, wanted);
+        }
+        place
+    }
+
+    /// The keys of a user's other role are in jails: whoever lets that one in lets its user in past the kube door.
+    fn ways_past_the_door(&self, place: &Place, directory: &Directory, roles: &Roles, wanted: &mut Wanted) {
+        let foreign = place.held.iter().flat_map(|held| &held.foreign);
+        for arn in foreign.filter(|arn| arn.split(':').nth(4) == Some(directory.account.as_str())) {
+            let role = arn.rsplit('/').next().and_then(|name| directory.roles.get(name));
+            let Some(user) = role.and_then(|role| role.tags.get(MARK)) else { continue };
+            if roles.arns.get(user).is_none_or(|own| entries::key(self.cluster.mode, own) != *arn) {
+                let what = format!(
+                    "a hand let in this role of {user}'s, whose keys are in jails and go past the kube door: remove that \
+                     entry"
+                );
+                self.problem(wanted, arn, what);
+            }
+        }
+    }
+
+    /// Who may be bound here, and the entries of those that EKS lets in.
+    fn let_in(&self, roles: &Roles, place: &mut Place, wanted: &mut Wanted) -> BTreeMap<String, Subject> {
+        let mut grants: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for (grant, users) in &self.live {
+            for user in *users {
+                grants.entry(user).or_default().insert(format!("{GROUP}{grant}"));
+            }
+        }
+        let mut let_in = BTreeMap::new();
+        for (user, groups) in grants {
+            if self.cluster.mode == Mode::Impersonated {
+                match user.parse::<Principal>() {
+                    Ok(_) => drop(let_in.insert(user.to_owned(), Subject::User(user.to_owned()))),
+                    Err(why) => self.problem(wanted, user, format!("{why}: nothing is given")),
+                }
+                continue;
+            }
+            let Some(arn) = roles.arns.get(user) else {
+                if self.terms.cluster_role().is_none() {
+                    self.problem(
+                        wanted,
+                        user,
+                        "EKS knows users by roles, and there is no [aws]: nothing is given".into(),
+                    );
+                }
+                continue;
+            };
+            let arn = entries::key(self.cluster.mode, arn);
+            if place.held.as_ref().is_some_and(|held| held.foreign.contains(&arn)) {
+                let what = format!(
+                    "somebody else let this role in: left, and {user} gets nothing here; remove that entry to hand it over"
+                );
+                self.problem(wanted, &arn, what);
+                continue;
+            }
+            let username = self.terms.rbac.username_of(user);
+            let tags = [(MARK.to_owned(), user.to_owned())].into();
+            let entry =
+                Entry { username: username.clone(), groups, tags, kind: STANDARD.to_owned(), ..Entry::default() };
+            place.entries.insert(arn, entry);
+            let_in.insert(user.to_owned(), Subject::User(username));
+        }
+        let_in
+    }
+
+    /// A level for the cluster as a whole.
+    fn whole(
+        &self,
+        level: &Level,
+        membership: &Membership,
+        let_in: &BTreeMap<String, Subject>,
+        place: &mut Place,
+        wanted: &mut Wanted,
+    ) {
+        let grant = Grant::of_cluster(&level.name, self.name);
+        let name = grant.to_string();
+        let subjects = subjects(&grant, membership, let_in);
+        wanted.grants.insert(grant);
+        let expanded = in_cluster(level, &self.cluster.served);
+        if self.cluster_role(&name, expanded.everywhere, place, wanted) {
+            self.cluster_binding(&name, &subjects, place, wanted);
+        }
+        let inner = format!("{name}{NAMESPACES}");
+        let Some(rules) = expanded.namespaces else { return };
+        if self.cluster_role(&inner, rules, place, wanted) && !subjects.is_empty() {
+            let binding = Arc::new(Binding { role: ("ClusterRole".into(), inner), subjects });
+            let skipped = |namespace: &&String| self.terms.rbac.is_skipped(namespace);
+            let spaces = self.cluster.namespaces.iter().filter(|(_, space)| !space.terminating).map(|(name, _)| name);
+            for namespace in spaces.filter(|namespace| !skipped(namespace)) {
+                self.binding(namespace, &name, &binding, place, wanted);
+            }
+        }
+    }
+
+    /// A level for each namespace that has groups of its own.
+    fn namespaces(
+        &self,
+        level: &Level,
+        membership: &Membership,
+        let_in: &BTreeMap<String, Subject>,
+        place: &mut Place,
+        wanted: &mut Wanted,
+    ) {
+        let rules = Arc::new(in_namespace(level, &self.cluster.served));
+        let rbac = &self.terms.rbac;
+        for (namespace, about) in &self.cluster.namespaces {
+            if about.terminating || rbac.is_skipped(namespace) || !rbac.namespaces.has(&about.labels) {
+                continue;
+            }
+            let grant = Grant::of_namespace(&level.name, self.name, namespace);
+            let (name, subjects) = (grant.to_string(), subjects(&grant, membership, let_in));
+            wanted.grants.insert(grant);
+            let key = (namespace.clone(), name.clone());
+            let target =
+                || Target::Role { cluster: self.name.into(), namespace: namespace.clone(), name: name.clone() };
+            if !self.is_free(self.cluster.roles.get(&key), target, wanted) {
+                continue;
+            }
+            place.roles.insert(key, rules.clone());
+            if !subjects.is_empty() {
+                let binding = Arc::new(Binding { role: ("Role".into(), name.clone()), subjects });
+                self.binding(namespace, &name, &binding, place, wanted);
+            }
+        }
+    }
+
+    /// False: somebody else's is in its place, and what that allows is nobody's to give.
+    fn cluster_role(&self, name: &str, rules: Rules, place: &mut Place, wanted: &mut Wanted) -> bool {
+        let target = || Target::ClusterRole { cluster: self.name.into(), name: name.into() };
+        let free = self.is_free(self.cluster.cluster_roles.get(name), target, wanted);
+        if free {
+            place.cluster_roles.insert(name.to_owned(), Arc::new(rules));
+        }
+        free
+    }
+
+    fn cluster_binding(&self, name: &str, subjects: &BTreeSet<Subject>, place: &mut Place, wanted: &mut Wanted) {
+        let target = || Target::ClusterRoleBinding { cluster: self.name.into(), name: name.into() };
+        if self.is_free(self.cluster.cluster_bindings.get(name), target, wanted) && !subjects.is_empty() {
+            let role = ("ClusterRole".to_owned(), name.to_owned());
+            place.cluster_bindings.insert(name.to_owned(), Arc::new(Binding { role, subjects: subjects.clone() }));
+        }
+    }
+
+    fn binding(&self, namespace: &str, name: &str, binding: &Arc<Binding>, place: &mut Place, wanted: &mut Wanted) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let target =
+            || Target::RoleBinding { cluster: self.name.into(), namespace: namespace.into(), name: name.into() };
+        if self.is_free(self.cluster.bindings.get(&key), target, wanted) {
+            place.bindings.insert(key, binding.clone());
+        }
+    }
+
+    fn is_free<T>(&self, held: Option<&Rbac<T>>, target: impl Fn() -> Target, wanted: &mut Wanted) -> bool {
+        if held.is_none_or(Rbac::is_ours) {
+            return true;
+        }
+        let what =
+            "it is there, and access did not make it: left, and nothing is given by it; remove it to have it made";
+        wanted.problems.push(Problem {
+            cluster: Some(self.name.to_owned()),
+            subject: target().to_string(),
+            what: what.to_owned(),
+        });
+        false
+    }
+
+    fn problem(&self, wanted: &mut Wanted, subject: &str, what: String) {
+        let subject = subject.escape_debug().to_string();
+        wanted.problems.push(Problem { cluster: Some(self.name.to_owned()), subject, what });
+    }
+}
+
+fn subjects(grant: &Grant, membership: &Membership, let_in: &BTreeMap<String, Subject>) -> BTreeSet<Subject> {
+    let users = membership.live.get(grant).into_iter().flatten();
+    users.filter_map(|user| let_in.get(user).cloned()).collect()
+}

@@ -1,0 +1,179 @@
+//! Bodies on their way: counted, without trailers, never gathered.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::record::{End, Record};
+use super::upstream::{Lane, Upstream};
+
+/// The most of a body that an event takes.
+const MOST_KEPT: usize = 64 * 1024;
+
+/// What went through, in bytes.
+#[derive(Debug, Default)]
+pub struct Count {
+    pub sent: AtomicU64,
+    pub got: AtomicU64,
+    pub kept: Mutex<Kept>,
+}
+
+/// The beginning of a request's body.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub bytes: Vec<u8>,
+    pub cut: bool,
+}
+
+impl Count {
+    pub fn keep(&self, bytes: &[u8]) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MOST_KEPT.saturating_sub(kept.bytes.len());
+        kept.bytes.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+        kept.cut |= bytes.len() > room;
+    }
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub struct Sent {
+    pub body: Incoming,
+    pub count: Arc<Count>,
+    /// Its beginning goes into the event.
+    pub keep: bool,
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => {
+                    self.count.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    if self.keep {
+                        self.count.keep(&data);
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Err(_trailers)) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body. Its end is the request's, and is told.
+pub struct Carried {
+    body: Incoming,
+    record: Option<Record>,
+    /// Of a body that says its length.
+    left: Option<u64>,
+    idle: Option<Idle>,
+    _way: (Arc<Upstream>, Option<Arc<Lane>>),
+    _place: OwnedSemaphorePermit,
+}
+
+struct Idle {
+    after: Duration,
+    clock: Pin<Box<Sleep>>,
+}
+
+impl Carried {
+    /// `idle`: zero is never.
+    pub fn new(
+        body: Incoming,
+        record: Record,
+        idle: Duration,
+        way: (Arc<Upstream>, Option<Arc<Lane>>),
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let left = body.size_hint().exact();
+        let idle = (!idle.is_zero()).then(|| Idle { after: idle, clock: Box::pin(sleep(idle)) });
+        let mut carried = Self { body, record: Some(record), left, idle, _way: way, _place: place };
+        carried.settle();
+        carried
+    }
+
+    /// hyper does not ask for the end of a body whose length it knows.
+    fn settle(&mut self) {
+        if self.left == Some(0) || self.body.is_end_stream() {
+            self.finish(&End::Done);
+        }
+    }
+
+    fn finish(&mut self, end: &End) {
+        if let Some(record) = self.record.take() {
+            record.finish(end);
+        }
+    }
+
+    fn took(&mut self, length: usize) {
+        let length = length as u64;
+        if let Some(record) = &self.record {
+            record.count.got.fetch_add(length, Ordering::Relaxed);
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.clock.as_mut().reset(Instant::now() + idle.after);
+        }
+        self.left = self.left.map(|left| left.saturating_sub(length));
+        self.settle();
+    }
+}
+
+impl Body for Carried {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        loop {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.took(data.len());
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.finish(&End::Cut("the cluster broke off".into()));
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Poll::Ready(None) => {
+                    self.finish(&End::Done);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    let Some(idle) = &mut self.idle else { return Poll::Pending };
+                    ready!(idle.clock.as_mut().poll(cx));
+                    self.finish(&End::Left("idle for too long"));
+                    return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
