@@ -49,6 +49,9 @@ pub fn next(descriptor: BorrowedFd<'_>) -> io::Result<Option<i32>> {
 /// Of Linux, real-time signals included.
 const LAST: libc::c_int = 64;
 
+/// Words of the kernel's `struct sigaction`: handler, flags, restorer, mask.
+const KERNEL_SIGACTION: usize = 4;
+
 /// In a child that is about to execute something: every signal unblocked and back to its default.
 pub fn reset() -> io::Result<()> {
     let none = set_of(&[]);
@@ -57,10 +60,21 @@ pub fn reset() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // What is ignored stays ignored across execve: SIGPIPE by Rust, and by whoever started the bastion maybe SIGINT, which
-    // no program in a jail would hear then. KILL, STOP and the C library's own say no.
+    // no program in a jail would hear then. The kernel is asked itself: C libraries keep 32 to 34 for their threads and
+    // refuse to touch them.
     for number in 1..=LAST {
-        // SAFETY: SIG_DFL runs no code of ours.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        let default = [0_u64; KERNEL_SIGACTION];
+        // SAFETY: all zeroes is SIG_DFL with no flags, and runs no code of ours; the former action is not asked for. KILL
+        // and STOP say no.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     Ok(())
 }
