@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command;
+use crate::config;
 
 /// A hardened bastion: SSH in, hold only your own credentials, leave a recording.
 #[derive(Debug, Parser)]
@@ -76,8 +77,15 @@ pub fn run() -> ExitCode {
     done.unwrap_or_else(report)
 }
 
-/// `stockade: what`, then one `caused by:` line for each source.
+/// `EX_CONFIG` of sysexits.h.
+const MISTAKES: u8 = 78;
+
+/// The mistakes of a configuration as they are; else `stockade: what`, then one `caused by:` line for each source.
 fn report(error: anyhow::Error) -> ExitCode {
+    if let Some(mistakes) = error.downcast_ref::<config::Report>() {
+        eprintln!("{mistakes}");
+        return ExitCode::from(MISTAKES);
+    }
     eprintln!("stockade: {error}");
     for cause in error.chain().skip(1) {
         eprintln!("  caused by: {cause}");

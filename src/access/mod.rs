@@ -30,7 +30,6 @@ pub mod level;
 pub mod membership;
 pub mod memory;
 pub mod names;
-mod order;
 pub mod plan;
 pub mod print;
 pub mod queue;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::config::RoleTemplate;
 use crate::identity::Principal;
-use crate::policy::kube::is_cluster_name;
+use crate::policy::kube::{is_cluster_name, is_namespace};
 
 /// IAM's limits.
 pub const LONGEST_GROUP: usize = 128;
@@ -131,16 +131,6 @@ fn nearly(name: &str) -> BadName {
 fn is_level(text: &str) -> bool {
     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=32).contains(&text.len()) && text.bytes().all(letter)
-}
-
-/// RFC 1123, as Kubernetes has it.
-fn is_namespace(text: &str) -> bool {
-    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let edge = |b: Option<u8>| b.is_some_and(letter);
-    text.len() <= 63
-        && edge(text.bytes().next())
-        && edge(text.bytes().last())
-        && text.bytes().all(|b| letter(b) || b == b'-')
 }
 
 /// Whether this user can have a role of this template and be its SourceIdentity.

@@ -6,7 +6,7 @@ use super::causes::Past;
 use super::change::{Cause, Change, Object, Target};
 use super::guard::{self, Share};
 use super::names::Grant;
-use super::order::in_order;
+use super::ranks;
 use super::wanted::{Wanted, wanted};
 use super::world::{Directory, MARK, Role, World};
 use super::{cluster_plan, groups, roles};
@@ -15,7 +15,7 @@ use crate::config::Terms;
 /// What is to be done, and what an admin should know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// In the order they are carried out: first what takes away, then what gives.
+    /// In the order in which they begin to be carried out: see `ranks`.
     pub changes: Vec<Change>,
     /// Sorted.
     pub problems: Vec<Problem>,
@@ -70,7 +70,7 @@ pub fn plan(world: &World, terms: &Terms, gone: &BTreeMap<String, i64>, now: i64
     }
     quotas(&mut plan, &world.directory);
     guard::guard(&mut plan, world, &wanted, &past, terms);
-    plan.changes = in_order(std::mem::take(&mut plan.changes));
+    plan.changes.sort_by_cached_key(|change| (ranks::first(change), change.target.clone()));
     plan.problems.sort();
     plan.problems.dedup();
     plan

@@ -45,6 +45,11 @@ pub fn ranked(changes: Vec<Change>) -> BTreeMap<Rank, Vec<Change>> {
     ranks
 }
 
+/// When a change begins to be carried out.
+pub fn first(change: &Change) -> Option<Rank> {
+    split(change.clone()).first().map(|(rank, _)| *rank)
+}
+
 fn split(change: Change) -> Vec<(Rank, Change)> {
     let taken = change.shall_be.is_none();
     let rank = match change.target {

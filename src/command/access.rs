@@ -11,7 +11,6 @@ mod watch;
 mod who_can;
 
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,8 @@ use crate::access::fleet::Fleet;
 use crate::access::health::Board;
 use crate::access::standing::Names;
 use crate::access::trail::Trail;
-use crate::config::{self, Terms};
+use crate::config::Terms;
+use crate::recording::visible;
 
 /// How long a verb that runs once waits for another's turn to end: longer than a turn outlives its holder.
 const PATIENCE: Duration = Duration::from_secs(75);
@@ -69,14 +69,6 @@ enum Output {
     Json,
 }
 
-/// What must be known of the configuration; or, when all its mistakes are said, the exit status.
-fn terms(path: &Path) -> Result<Terms, ExitCode> {
-    config::load_access(path).map_err(|report| {
-        eprintln!("{report}");
-        ExitCode::from(super::MISTAKES)
-    })
-}
-
 /// Everything that changes things needs.
 struct Begun {
     course: Course<Registry, Fleet, Rota>,
@@ -108,6 +100,11 @@ fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STOCKADE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stockade=info,aws_config=error"));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init();
+}
+
+/// To the terminal of whoever runs the verb; names and words of clusters may be in it.
+fn warn(text: &str) {
+    eprintln!("stockade: {}", visible(text));
 }
 
 /// Prints; whoever has closed the pipe has read enough.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::audit::{self, Event};
+use crate::config;
 
 /// See `stockade audit --help`.
 #[derive(Debug, clap::Args)]
@@ -52,10 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Kube(wanted) => {
             let file = match &wanted.file {
                 Some(file) => file.clone(),
-                None => match super::configuration(&wanted.config) {
-                    Ok(config) => config.audit.file,
-                    Err(code) => return Ok(code),
-                },
+                None => config::load(&wanted.config)?.audit.file,
             };
             let mut out = BufWriter::new(io::stdout().lock());
             let done = if file.as_os_str() == "-" {

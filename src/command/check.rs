@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 
+use crate::config;
 use crate::config::keyfile::{self, KeyFileError};
 use crate::config::{Config, EgressRule, Preset};
 use crate::identity::Principal;
@@ -45,10 +46,7 @@ const IAM_DECIDES: u8 = 3;
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = match super::configuration(&args.config) {
-        Ok(config) => config,
-        Err(code) => return Ok(code),
-    };
+    let config = config::load(&args.config)?;
     println!("{}: no mistakes", args.config.display());
     let Some(user) = args.who else {
         for warning in warnings(&config) {

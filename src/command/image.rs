@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config;
 use crate::image::{Limits, Name, Record, Removed, Store, child};
 
 /// See `stockade image --help`.
@@ -71,10 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let store = match args.directory {
         Some(directory) => Store::new(directory),
-        None => match super::configuration(&args.config) {
-            Ok(config) => Store::new(config.state.directory.join("images")),
-            Err(code) => return Ok(code),
-        },
+        None => Store::new(config::load(&args.config)?.state.directory.join("images")),
     };
     match args.verb {
         Verb::Import { path, name, limits } => {

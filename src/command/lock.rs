@@ -11,7 +11,7 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::identity::Principal;
 use crate::policy::lock::{self, Lock, Target};
 use crate::session::SessionId;
@@ -79,10 +79,7 @@ impl Whom {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = match super::configuration(&args.config) {
-        Ok(config) => config,
-        Err(code) => return Ok(code),
-    };
+    let config = config::load(&args.config)?;
     let now = Timestamp::now().as_second();
     let locks = lock::directory(&config.state.directory);
     match args.verb {

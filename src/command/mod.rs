@@ -20,21 +20,5 @@ pub mod token;
 mod warden;
 pub mod whoami;
 
-use std::path::Path;
-use std::process::ExitCode;
-
-use crate::config::{self, Config};
-
 /// Where the configuration is unless `--config` names another.
 const CONFIGURATION: &str = "/etc/stockade/stockade.toml";
-
-/// `EX_CONFIG` of sysexits.h.
-const MISTAKES: u8 = 78;
-
-/// The configuration; or, when all its mistakes are said, the exit status.
-fn configuration(path: &Path) -> Result<Config, ExitCode> {
-    config::load(path).map_err(|report| {
-        eprintln!("{report}");
-        ExitCode::from(MISTAKES)
-    })
-}

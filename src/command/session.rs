@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 
+use crate::config;
 use crate::recording::{self, Channel, Reader, Store, Summary};
 use crate::session::{self, SessionId, channel_name};
 
@@ -69,10 +70,7 @@ enum Format {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let directory = match args.directory {
         Some(directory) => directory,
-        None => match super::configuration(&args.config) {
-            Ok(config) => config.recording.directory,
-            Err(code) => return Ok(code),
-        },
+        None => config::load(&args.config)?.recording.directory,
     };
     let done = Store::open(&directory).map_err(anyhow::Error::from).and_then(|store| {
         let mut out = BufWriter::new(io::stdout().lock());

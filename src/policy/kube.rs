@@ -89,8 +89,8 @@ pub fn named_for<'g>(rbac: &Rbac, group: &'g str) -> Option<&'g str> {
     (is_known && namespace.is_none_or(is_namespace)).then_some(cluster)
 }
 
-/// A label of DNS.
-fn is_namespace(name: &str) -> bool {
+/// A label of RFC 1123, as Kubernetes has it.
+pub fn is_namespace(name: &str) -> bool {
     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=LONGEST_NAMESPACE).contains(&name.len())
         && !name.starts_with('-')

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::access::rows::without_path;
 use crate::access::world::Entry;
 
 /// Why a text is left alone.
@@ -18,14 +19,6 @@ pub enum Refused {
     Shape,
     #[error("the row of {0} was changed since it was read")]
     Changed(String),
-}
-
-/// A role's ARN as aws-auth has it.
-fn without_path(role: &str) -> String {
-    match (role.split_once(":role/"), role.rsplit_once('/')) {
-        (Some((account, _)), Some((_, name))) => format!("{account}:role/{name}"),
-        _ => role.to_owned(),
-    }
 }
 
 /// User name and groups of a row.

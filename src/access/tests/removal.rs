@@ -93,7 +93,7 @@ fn groups_outlive_their_place_until_they_are_empty_and_grace_is_over() {
     assert_eq!(early.gone, first.gone);
     let late = plan(&world, &terms, &early.gone, NOW + 7 * DAY);
     let groups: Vec<String> = lines(&late).into_iter().filter(|line| line.contains("IAM group")).collect();
-    assert_eq!(groups, ["- IAM group k8s-poweruser@hyades@taurus", "- IAM group k8s-admin@hyades@taurus"]);
+    assert_eq!(groups, ["- IAM group k8s-admin@hyades@taurus", "- IAM group k8s-poweruser@hyades@taurus"]);
     let said = "k8s-user@hyades@taurus: there is no namespace 'taurus': it is left, and its 1 members get nothing by it; \
                 empty it if that stays";
     assert!(problems(&late).contains(&said.to_owned()), "{:?}", problems(&late));

@@ -69,12 +69,12 @@ fn whoever_joins_is_bound_and_whoever_leaves_is_not() {
     assert_eq!(
         lines(&plan),
         [
-            "- hyades: ClusterRoleBinding k8s-poweruser@hyades",
-            "- hyades: RoleBinding taurus/k8s-poweruser@hyades",
             "- hyades: RoleBinding default/k8s-poweruser@hyades",
+            "- hyades: RoleBinding taurus/k8s-poweruser@hyades",
+            "- hyades: ClusterRoleBinding k8s-poweruser@hyades",
             "- hyades: access entry of arn:aws:iam::123456789012:role/bastion/alice-kube",
-            "- IAM role alice-kube",
             "- IAM role alice",
+            "- IAM role alice-kube",
         ]
     );
     let left = Cause::Left { user: "alice".into(), group: "k8s-poweruser@hyades".into() };
@@ -385,5 +385,5 @@ fn people_can_read_the_difference() {
     assert_eq!(print::text(&planned(&world, &terms)), include_str!("plan.txt"));
     let json = print::json(&planned(&world, &terms));
     assert_eq!(json["changes"].as_array().unwrap().len(), 7);
-    assert_eq!(json["changes"][0]["cause"]["kind"], "left");
+    assert_eq!(json["changes"][1]["cause"]["kind"], "left");
 }

@@ -11,7 +11,7 @@ use crate::access::plan::Plan;
 use crate::access::print;
 use crate::access::trail::Trail;
 use crate::access::watch::now;
-use crate::recording::visible;
+use crate::config;
 
 /// Print what `plan` prints, then do it: in IAM and on every cluster, each change an audit event
 ///
@@ -31,10 +31,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let terms = match super::terms(&args.config) {
-        Ok(terms) => terms,
-        Err(code) => return Ok(code),
-    };
+    let terms = config::load_access(&args.config)?;
     super::block_on(async {
         let trail = Arc::new(Trail::open(&terms.rbac.audit)?);
         let super::Begun { mut course, board, .. } = super::begin(terms, trail, super::PATIENCE).await?;
@@ -63,16 +60,16 @@ fn show(plan: &Plan) {
 fn tell(outcome: &Outcome) -> std::io::Result<()> {
     let Outcome { done, away, stopped, .. } = outcome;
     for (change, fault) in &done.failed {
-        eprintln!("stockade: {}", visible(&format!("{} could not be changed: {fault}", change.target)));
+        super::warn(&format!("{} could not be changed: {fault}", change.target));
     }
     for (change, why) in &done.left {
-        eprintln!("stockade: {}", visible(&format!("{} was left: {why}", change.target)));
+        super::warn(&format!("{} was left: {why}", change.target));
     }
     for (name, why) in away {
-        eprintln!("stockade: {}", visible(&format!("{name} cannot be read: {why}")));
+        super::warn(&format!("{name} cannot be read: {why}"));
     }
     if let Some(reason) = stopped {
-        eprintln!("stockade: nothing was changed: {}", visible(reason));
+        super::warn(&format!("nothing was changed: {reason}"));
         return Ok(());
     }
     let (made, failed, left) = (done.made.len(), done.failed.len(), done.left.len());

@@ -9,6 +9,7 @@ use super::view::{Form, View, print};
 use crate::access::report::explain::{Asked, Sentence, explain};
 use crate::access::report::said;
 use crate::access::report::sheet::Sheet;
+use crate::config;
 use crate::config::rbac::MembersFrom;
 use crate::recording::visible;
 
@@ -33,10 +34,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let terms = match super::terms(&args.config) {
-        Ok(terms) => terms,
-        Err(code) => return Ok(code),
-    };
+    let terms = config::load_access(&args.config)?;
     super::block_on(async {
         let view = View::new(terms, args.cloudtrail.as_deref()).await?;
         let rbac = &view.terms.rbac;

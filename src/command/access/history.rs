@@ -11,6 +11,7 @@ use serde_json::json;
 use super::view::{Form, print};
 use crate::access::report::history::{Step, Wanted, read};
 use crate::access::report::sheet::Sheet;
+use crate::config;
 
 /// Print how rights changed, from the audit file of access: who joined and left, what was given and taken for it
 #[derive(Debug, clap::Args)]
@@ -41,10 +42,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let file = match &args.file {
         Some(file) => file.clone(),
-        None => match super::terms(&args.config) {
-            Ok(terms) => terms.rbac.audit,
-            Err(code) => return Ok(code),
-        },
+        None => config::load_access(&args.config)?.rbac.audit,
     };
     let since = args.since.map(Timestamp::as_millisecond);
     let wanted = Wanted { user: args.user, group: args.group, cluster: args.cluster, since };
@@ -56,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let steps = steps.context("cannot read the audit file")?;
     print(args.output, &sheet(&steps, args.output), &json!({ "history": steps }))?;
     if steps.is_empty() && args.output == Form::Table {
-        eprintln!("stockade: the audit file says nothing of that");
+        super::warn("the audit file says nothing of that");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use super::Begun;
 use crate::access::lambda;
 use crate::access::trail::Trail;
-use crate::config::Terms;
+use crate::config::{self, Terms};
 
 /// What Lambda sets for every function, and what cannot be done without.
 const SURROUNDINGS: [&str; 4] = [
@@ -40,10 +40,7 @@ pub fn run(_: Args) -> anyhow::Result<ExitCode> {
     if let Some(missing) = SURROUNDINGS.into_iter().find(|name| std::env::var_os(name).is_none()) {
         bail!("{missing} is not set: this verb is for AWS Lambda; elsewhere use `stockade access watch`");
     }
-    let mut terms = match super::terms(&configuration()?) {
-        Ok(terms) => terms,
-        Err(code) => return Ok(code),
-    };
+    let mut terms = config::load_access(&configuration()?)?;
     super::log();
     settle_state(&mut terms);
     super::block_on(async {

@@ -16,6 +16,7 @@ use crate::access::print;
 use crate::access::report::lint;
 use crate::access::watch::now;
 use crate::access::world::Seen;
+use crate::config;
 
 /// Something would be changed.
 const CHANGES: u8 = 2;
@@ -35,10 +36,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let terms = match super::terms(&args.config) {
-        Ok(terms) => terms,
-        Err(code) => return Ok(code),
-    };
+    let terms = config::load_access(&args.config)?;
     super::block_on(async {
         let Connected { people, fleet, .. } = Connected::new(&terms, Duration::ZERO).await?;
         // What was seen last is the daemon's to write, and may be its alone to read.
@@ -62,9 +60,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 super::say(&format!("{value:#}\n"))?;
             }
         }
-        away.iter().for_each(|(name, why)| eprintln!("stockade: {name} cannot be read: {why}"));
+        away.iter().for_each(|(name, why)| super::warn(&format!("{name} cannot be read: {why}")));
         if let Some(reason) = stopped {
-            eprintln!("stockade: apply would not do this: {reason}");
+            super::warn(&format!("apply would not do this: {reason}"));
         }
         Ok(exit(&plan, away.is_empty()))
     })

@@ -14,6 +14,7 @@ use crate::access::report::lint;
 use crate::access::report::listing::{sheet, table};
 use crate::access::report::review::{self, Review};
 use crate::access::report::rights::{Right, rights};
+use crate::config;
 
 /// What there is differs from what was signed.
 const DIFFERENCES: u8 = 2;
@@ -52,10 +53,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let terms = match super::terms(&args.config) {
-        Ok(terms) => terms,
-        Err(code) => return Ok(code),
-    };
+    let terms = config::load_access(&args.config)?;
     let signed = args.against.as_deref().map(signed).transpose()?;
     super::block_on(async {
         let view = View::new(terms, args.cloudtrail.as_deref()).await?;

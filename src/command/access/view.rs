@@ -89,7 +89,7 @@ impl View {
     /// Says which these are; whether there are any.
     pub(super) fn warn(&self) -> bool {
         let away = self.away();
-        away.iter().for_each(|(name, why)| eprintln!("stockade: {name} cannot be read: {why}"));
+        away.iter().for_each(|(name, why)| super::warn(&format!("{name} cannot be read: {why}")));
         !away.is_empty()
     }
 
@@ -108,7 +108,7 @@ fn joined(memory: &Memory, audit: &Path) -> BTreeMap<(String, String), i64> {
     match fs_err::File::open(audit).and_then(|file| history::read(BufReader::new(file), &Wanted::default())) {
         Ok(steps) => joined.extend(history::joined(&steps)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => eprintln!("stockade: since when is told without the audit file: {error}"),
+        Err(error) => super::warn(&format!("since when is told without the audit file: {error}")),
     }
     joined
 }

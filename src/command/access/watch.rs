@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch as told};
 use super::Begun;
 use crate::access::trail::Trail;
 use crate::access::{health, watch};
+use crate::config;
 
 /// Those that wait for a cycle.
 const NOTICES: usize = 16;
@@ -26,10 +27,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let terms = match super::terms(&args.config) {
-        Ok(terms) => terms,
-        Err(code) => return Ok(code),
-    };
+    let terms = config::load_access(&args.config)?;
     super::log();
     super::block_on(async {
         let listen = terms.rbac.listen;

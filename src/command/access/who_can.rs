@@ -11,6 +11,7 @@ use crate::access::connect::Connected;
 use crate::access::report::question::{Words, read};
 use crate::access::report::who_can::{sheet, who_can};
 use crate::access::seam::{Fleet, People};
+use crate::config;
 
 /// Print who may do something on a cluster: people with their IAM group, and whoever else its bindings name
 ///
@@ -40,10 +41,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let terms = match super::terms(&args.config) {
-        Ok(terms) => terms,
-        Err(code) => return Ok(code),
-    };
+    let terms = config::load_access(&args.config)?;
     super::block_on(async {
         let Connected { people, fleet, .. } = Connected::new(&terms, Duration::ZERO).await?;
         let cluster = async {
@@ -59,7 +57,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             name: args.name.as_deref(),
         };
         let (question, notes) = read(&cluster, words)?;
-        notes.iter().for_each(|note| eprintln!("stockade: {note}"));
+        notes.iter().for_each(|note| super::warn(note));
         let found = who_can(&cluster, &directory, &terms.rbac.username, &question);
         let value = json!({ "question": question.to_string(), "cluster": args.cluster, "who": found });
         print(args.output, &sheet(&found), &value)?;
