@@ -51,7 +51,7 @@ struct Open {
 }
 
 impl Fleet {
-    /// Without `entries` there is no EKS. `holder` is no other process's word for itself.
+    /// Without `entries` there is no EKS. `holder`: what `lease::holder` made for this process.
     pub fn new(kube: &Kube, rbac: &Rbac, entries: Option<Arc<Entries>>, holder: &str) -> Self {
         Self {
             kube: kube.clone(),
@@ -70,6 +70,11 @@ impl Fleet {
     /// Requests to API servers so far; AWS counts its own.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Whose turn it is on a cluster, in a sentence, for whoever only looks.
+    pub async fn whose_turn(&self, cluster: &str) -> Result<Option<String>, Fault> {
+        self.open(cluster)?.lease.whose().await
     }
 
     /// Read again in each cycle, for its tokens may be short-lived.

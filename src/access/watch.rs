@@ -93,7 +93,7 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 fn report(outcome: &Outcome, calls: u64) {
-    let Outcome { done, away, stopped, took, plan } = outcome;
+    let Outcome { done, away, stopped, took, plan, .. } = outcome;
     let (made, failed, left, problems) = (done.made.len(), done.failed.len(), done.left.len(), plan.problems.len());
     tracing::info!(made, failed, left, problems, away = away.len(), calls, ?took, "a cycle ended");
     for (change, fault) in &done.failed {

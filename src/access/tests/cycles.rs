@@ -21,6 +21,9 @@ use crate::config::Terms;
 const ADMINS: &str = "k8s-admin@hyades";
 const USERS: &str = "k8s-user@hyades@taurus";
 
+/// Whoever counts turns up as often as they are taken.
+const RESTLESS: &str = "restless";
+
 /// Leases in memory.
 #[derive(Clone, Default)]
 pub(super) struct Leases(Arc<Mutex<BTreeMap<String, (Option<&'static str>, &'static str)>>>);
@@ -38,7 +41,10 @@ impl Turns for Lessee {
             Some(other) if *other != self.name => Ok(Turn::Theirs((*other).to_owned())),
             _ => {
                 *holder = Some(self.name);
-                let before = std::mem::replace(last, self.name);
+                let before = *last;
+                if before != RESTLESS {
+                    *last = self.name;
+                }
                 Ok(if before == self.name { Turn::Ours } else { Turn::After })
             }
         }
@@ -313,6 +319,64 @@ async fn after_anothers_turn_all_is_read_again() {
     let outcome = daemon.course.cycle(NOW).await.unwrap();
     assert!(outcome.done.left.iter().all(|(_, why)| why.contains("another")) && !outcome.is_whole());
     assert_eq!(admins(&simulated.world()), names(&[]));
+}
+
+/// Whoever may write Leases in one cluster holds up that cluster for a while, and no other for a moment.
+#[tokio::test]
+async fn whoever_keeps_a_turn_for_ever_stops_nobody() {
+    for claim in [(Some("another"), "another"), (None, RESTLESS)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (simulated, daemon) = settled(folder.path(), &["bob"]).await;
+        drop(daemon);
+        let leases = Leases::default();
+        leases.0.lock().unwrap().insert("hyades".into(), claim);
+        simulated.by_hand(|world| leave(world, ADMINS, "bob"));
+        simulated.by_hand(|world| join(world, "k8s-user@pleiades", &["alice"]));
+        for (minutes, alone) in [(0, false), (14, false), (15, true)] {
+            // Started again each time: what it waits for is remembered.
+            let mut daemon = Daemon::new(&simulated, folder.path(), &leases, "one");
+            let outcome = daemon.course.cycle(NOW + minutes * 60).await.unwrap();
+            let world = simulated.world();
+            assert!(
+                read(&world, "pleiades").cluster_bindings["k8s-user@pleiades"].is.subjects.contains(&user("alice"))
+            );
+            assert_eq!(outcome.alone.contains("hyades"), alone, "after {minutes} minutes");
+            assert_eq!(outcome.is_whole(), alone, "{:?}", outcome.done);
+            assert!(outcome.done.left.iter().all(|(change, _)| change.target.cluster() != Some("pleiades")));
+            assert_eq!(admins(&world), if alone { names(&[]) } else { names(&["bob"]) });
+            let told = daemon.told();
+            let loud =
+                |event: &Event| matches!(event, Event::AccessProblem { what } if what.starts_with("hyades: lease"));
+            assert_eq!(told.iter().any(loud), alone, "{told:#?}");
+        }
+        leases.0.lock().unwrap().insert("hyades".into(), (None, "one"));
+        let mut daemon = Daemon::new(&simulated, folder.path(), &leases, "one");
+        simulated.by_hand(|world| join(world, ADMINS, &["alice"]));
+        let outcome = daemon.course.cycle(NOW + 16 * 60).await.unwrap();
+        assert!(outcome.is_whole() && outcome.alone.is_empty());
+        let told = daemon.told();
+        assert!(told.iter().any(|event| matches!(event, Event::AccessProblemOver { .. })), "{told:#?}");
+    }
+}
+
+/// Another had a turn and did the work: that one waits for nothing when it needs a turn the next time.
+#[tokio::test]
+async fn a_peer_that_did_the_work_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (simulated, _) = settled(folder.path(), &[]).await;
+    let leases = Leases::default();
+    let mut daemon = Daemon::new(&simulated, folder.path(), &leases, "two");
+    let peer = || leases.0.lock().unwrap().insert("hyades".into(), (Some("another"), "another"));
+    peer();
+    simulated.by_hand(|world| join(world, ADMINS, &["alice"]));
+    let before = simulated.world();
+    assert!(!daemon.course.cycle(NOW).await.unwrap().is_whole());
+    simulated.by_hand(|world| leave(world, ADMINS, "alice"));
+    simulated.by_hand(|world| world.directory.roles = before.directory.roles.clone());
+    assert!(daemon.course.cycle(NOW + 60).await.unwrap().is_whole(), "nothing to do");
+    simulated.by_hand(|world| join(world, ADMINS, &["bob"]));
+    let outcome = daemon.course.cycle(NOW + 3600).await.unwrap();
+    assert!(outcome.alone.is_empty() && !outcome.is_whole(), "its clock begins anew");
 }
 
 #[tokio::test]
