@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use self::list::{Answer, How, Known, Listing, add, ask, stated};
 use super::change::{Change, Target};
-use super::cluster::{Api, Key, Tokens};
+use super::cluster::{Api, Key, Names, Tokens};
 use super::eks::Entries;
 use super::lease::Lease;
 use super::seam::{self, Fault, Turn};
@@ -29,6 +29,7 @@ pub struct Fleet {
     kube: Kube,
     kubeconfig: Option<PathBuf>,
     lease_namespace: String,
+    levels: Vec<String>,
     /// This process in words, in leases.
     holder: String,
     entries: Option<Arc<Entries>>,
@@ -57,6 +58,7 @@ impl Fleet {
             kube: kube.clone(),
             kubeconfig: rbac.kubeconfig.clone(),
             lease_namespace: rbac.lease_namespace.clone(),
+            levels: rbac.levels.iter().map(|level| level.name.clone()).collect(),
             holder: holder.to_owned(),
             entries,
             calls: Arc::default(),
@@ -174,7 +176,8 @@ impl seam::Fleet for Fleet {
                 _ => Ok(BTreeMap::new()),
             }
         };
-        let read = open.api.read(mode, place, &open.served);
+        let names = Names { cluster, levels: &self.levels };
+        let read = open.api.read(mode, place, &open.served, names);
         let (is, entries) = tokio::try_join!(Box::pin(read), Box::pin(entries))?;
         if let Some(open) = held(&self.open).get_mut(cluster) {
             open.served = Arc::new(is.served.clone());

@@ -4,6 +4,7 @@
 mod eks;
 mod faults;
 mod objects;
+mod spaces;
 mod turns;
 
 use std::collections::BTreeSet;
