@@ -67,7 +67,7 @@ impl Drop for Litter {
     }
 }
 
-fn terms(kubeconfig: Option<PathBuf>, lease_namespace: &str) -> Terms {
+pub fn terms(kubeconfig: Option<PathBuf>, lease_namespace: &str) -> Terms {
     Terms {
         levels: Vec::new(),
         skip_namespaces: Vec::new(),
