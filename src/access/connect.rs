@@ -149,7 +149,7 @@ impl Bell {
             for event in &batch.events {
                 tracing::info!(event = event.name, user = event.user, group = event.group, "told of a change");
                 if let Some(cluster) = &event.cluster {
-                    self.entries.doubt_named(&event.region, cluster);
+                    self.entries.doubt_named(&event.region, cluster, event.principal.as_deref());
                 }
             }
             if batch.events.is_empty() {
