@@ -127,6 +127,12 @@ impl Board {
         }
     }
 
+    /// What `/healthz` says.
+    #[cfg(test)]
+    pub fn sentence(&self) -> String {
+        self.health().1
+    }
+
     fn metrics(&self) -> String {
         let figures = self.figures();
         let mut text = String::new();

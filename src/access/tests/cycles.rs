@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -415,6 +416,60 @@ async fn told_to_stop_it_begins_nothing() {
     daemon.stop.send_replace(true);
     assert!(matches!(daemon.course.cycle(NOW).await, Err(CycleError::Stopped)));
     assert_eq!(admins(&simulated.world()), names(&[]));
+}
+
+/// "a cluster whose API is down for a day": the others go on, nothing of it is taken away, and its first cycle after that
+/// is enough. A day passes at once here.
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_away_for_a_day_stops_nobody() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let folder = tempfile::tempdir().unwrap();
+    let (simulated, daemon) = settled(folder.path(), &["alice"]).await;
+    let Daemon { course, trail, stop } = daemon;
+    let board = Arc::new(Board::new(course.pause(), || 0));
+    let (_tell, told) = mpsc::channel(1);
+    let held = simulated.world().clusters["hyades"].clone();
+    simulated.by_hand(|world| drop(world.clusters.insert("hyades".into(), Seen::Away("no route".into()))));
+    let (calls, roles) = (simulated.calls(), simulated.world().directory.roles);
+    let watching = tokio::spawn(crate::access::watch::watch(course, board.clone(), told));
+    for hour in 0..24 {
+        let joins = hour % 2 == 0;
+        simulated.by_hand(|world| match joins {
+            true => join(world, "k8s-user@pleiades", &["bob"]),
+            false => leave(world, "k8s-user@pleiades", "bob"),
+        });
+        // Meanwhile there, where nobody can be asked.
+        simulated.by_hand(|world| match joins {
+            true => join(world, ADMINS, &["bob"]),
+            false => leave(world, ADMINS, "bob"),
+        });
+        tokio::time::sleep(HOUR).await;
+        let world = simulated.world();
+        let bound = read(&world, "pleiades").cluster_bindings.get("k8s-user@pleiades");
+        assert_eq!(bound.is_some_and(|bound| bound.is.subjects.contains(&user("bob"))), joins, "in hour {hour}");
+        assert!(roles.iter().all(|(name, role)| world.directory.roles.get(name) == Some(role)), "in hour {hour}");
+        let said = board.sentence();
+        assert!(said.starts_with("ok, but hyades cannot be read since 2"), "{said}");
+    }
+    // Four reads a cycle of five minutes, and a change of a few calls each hour.
+    let calls = simulated.calls() - calls;
+    assert!((700..1600).contains(&calls), "{calls} calls in a day");
+    simulated.by_hand(|world| {
+        world.clusters.insert("hyades".into(), held);
+        leave(world, ADMINS, "alice");
+        join(world, ADMINS, &["bob"]);
+    });
+    tokio::time::sleep(HOUR / 10).await;
+    assert_eq!(admins(&simulated.world()), names(&["bob"]));
+    assert_eq!(planned(&simulated.world(), &terms("")).changes, []);
+    assert_eq!(board.sentence(), "ok\n");
+    stop.send_replace(true);
+    watching.await.unwrap();
+    let Trail::Kept(events) = &*trail else { unreachable!() };
+    let events = events.lock().unwrap();
+    let count = |is: fn(&&Event) -> bool| events.iter().filter(is).count();
+    assert_eq!(count(|event| matches!(event, Event::AccessUnread { .. })), 1, "told once");
+    assert_eq!(count(|event| matches!(event, Event::AccessRead { .. })), 1);
 }
 
 /// Minutes pass at once here: a pause that is not cut short by a notice would show in the clock.
