@@ -9,7 +9,7 @@ use super::cycle::Outcome;
 const MOST: usize = 500;
 
 pub fn answer(outcome: &Outcome, calls: u64) -> Value {
-    let Outcome { plan, done, away, stopped, took } = outcome;
+    let Outcome { plan, done, away, alone, stopped, took, .. } = outcome;
     let failed = done.failed.iter().take(MOST).map(|(change, fault)| {
         let mut row = told(change);
         row["error"] = json!({ "code": fault.code, "message": fault.message });
@@ -33,6 +33,7 @@ pub fn answer(outcome: &Outcome, calls: u64) -> Value {
         "failed": failed.collect::<Vec<_>>(),
         "left": left.collect::<Vec<_>>(),
         "unread": away,
+        "without_turn": alone,
         "problems": problems.map(|p| json!({ "cluster": p.cluster, "subject": p.subject, "what": p.what })).collect::<Vec<_>>(),
         "stopped": stopped,
         "milliseconds": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

@@ -44,14 +44,12 @@ pub struct Done {
     pub failed: Vec<(Change, Fault)>,
     /// Not even begun, and why.
     pub left: Vec<(Change, String)>,
-    /// Others had the turn again and again: nothing was begun.
-    pub again: bool,
 }
 
 impl Done {
     /// Whether the next cycle has nothing to continue.
     pub fn is_whole(&self) -> bool {
-        self.failed.is_empty() && self.left.is_empty() && !self.again
+        self.failed.is_empty() && self.left.is_empty()
     }
 
     pub fn add(&mut self, other: Self) {
@@ -89,9 +87,12 @@ impl<P: People, F: Fleet, T: Turns> Crew<P, F, T> {
     /// Gives all turns back.
     pub async fn end_turns(&self) {
         let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ends = JoinSet::new();
         for cluster in held.into_keys() {
-            self.turns.end(&cluster).await;
+            let turns = self.turns.clone();
+            ends.spawn(async move { turns.end(&cluster).await });
         }
+        while ends.join_next().await.is_some() {}
     }
 
     /// Why nothing more may begin on a turn of `cluster`'s.
@@ -109,7 +110,7 @@ impl<P: People, F: Fleet, T: Turns> Crew<P, F, T> {
         }
         match self.take(cluster).await {
             Turn::Theirs(why) => Some(why),
-            Turn::Ours | Turn::After => None,
+            Turn::Ours | Turn::After | Turn::Overruled(_) => None,
         }
     }
 
@@ -128,10 +129,10 @@ impl<P: People, F: Fleet, T: Turns> Crew<P, F, T> {
 /// Where changes may be made.
 #[derive(Clone, Debug, Default)]
 pub struct Leave {
-    /// The cluster whose turn is also that of IAM.
-    pub iam: Option<String>,
     /// Where it is another's turn, in a sentence.
     pub theirs: BTreeMap<String, String>,
+    /// Clusters where no turn is asked for any more.
+    pub alone: BTreeSet<String>,
     pub bound: Arc<Bound>,
 }
 
@@ -145,7 +146,7 @@ pub async fn apply<P: People, F: Fleet, T: Turns>(
     for leg in legs(ranked(changes)) {
         let mut places = JoinSet::new();
         for (place, ranks) in leg {
-            let turn = place.clone().or_else(|| leave.iam.clone());
+            let turn = place.clone().filter(|cluster| !leave.alone.contains(cluster));
             let theirs = turn.as_ref().and_then(|turn| leave.theirs.get(turn).cloned());
             let (crew, standing) = (crew.clone(), standing.clone());
             let leg = Leg { crew, place, turn, theirs, standing, done: Done::default() };
@@ -188,7 +189,7 @@ fn legs(ranks: BTreeMap<Rank, Vec<Change>>) -> Vec<Ranks> {
 struct Leg<P, F, T> {
     crew: Arc<Crew<P, F, T>>,
     place: Option<String>,
-    /// The cluster whose turn it takes.
+    /// The cluster whose turn it takes, if it takes one.
     turn: Option<String>,
     theirs: Option<String>,
     standing: Standing,

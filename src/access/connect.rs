@@ -12,6 +12,7 @@ use super::change::Change;
 use super::eks::Entries;
 use super::fleet::Fleet;
 use super::iam::Iam;
+use super::lease;
 use super::queue::Queue;
 use super::seam::{Fault, People, Turn, Turns};
 use super::watch::Notice;
@@ -43,7 +44,9 @@ impl Connected {
             None => None,
         };
         let entries = aws.as_ref().map(|aws| Arc::new(Entries::new(aws.clone())));
-        let fleet = Arc::new(Fleet::new(&terms.kube, &terms.rbac, entries.clone(), &holder()));
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let holder = lease::holder(&host, std::process::id());
+        let fleet = Arc::new(Fleet::new(&terms.kube, &terms.rbac, entries.clone(), &holder));
         let people = Arc::new(match (&aws, &terms.aws) {
             (Some(aws), Some(stated)) => Registry::Iam(Iam::new(aws, &stated.account, &terms.rbac.group_path)),
             _ => Registry::Nobody,
@@ -66,12 +69,6 @@ impl Connected {
         let turns = Rota { fleet: fleet.clone(), until: Instant::now() + patience, held: Mutex::default() };
         Ok(Self { people, fleet, turns: Arc::new(turns), queue, calls })
     }
-}
-
-/// No other process's word for itself; whoever looks at a lease sees where it runs.
-fn holder() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())
 }
 
 /// Where people are.
@@ -152,7 +149,7 @@ impl Bell {
             for event in &batch.events {
                 tracing::info!(event = event.name, user = event.user, group = event.group, "told of a change");
                 if let Some(cluster) = &event.cluster {
-                    self.entries.doubt_named(&event.region, cluster);
+                    self.entries.doubt_named(&event.region, cluster, event.principal.as_deref());
                 }
             }
             if batch.events.is_empty() {

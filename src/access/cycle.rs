@@ -13,9 +13,10 @@ use super::apply::{Crew, Done, Leave, apply, places};
 use super::change::{Cause, Change, Object, Target};
 use super::entries::held;
 use super::evidence::events;
+use super::lease;
 use super::membership::membership;
 use super::memory::{Memory, MemoryError};
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Problem, plan};
 use super::seam::{Fault, Fleet, People, Turn, Turns};
 use super::standing::bound;
 use super::world::{Seen, World};
@@ -30,6 +31,9 @@ const LONGEST_READ: Duration = Duration::from_secs(180);
 const LONGEST_LOOK: Duration = Duration::from_secs(180);
 /// Looks of one cycle: one more where another had the turn meanwhile.
 const MOST_ROUNDS: usize = 3;
+/// In seconds: who has waited so long for the turn on a cluster works there without. A peer's work is over by then, and
+/// whoever may write Leases must not stop all change.
+const LONGEST_WAIT: i64 = 15 * 60;
 
 /// What one cycle came to.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +42,10 @@ pub struct Outcome {
     pub done: Done,
     /// Clusters that could not be read, and why.
     pub away: BTreeMap<String, String>,
+    /// Since when, in seconds since the epoch.
+    pub away_since: BTreeMap<String, i64>,
+    /// Clusters that were changed without a turn, for it could not be had.
+    pub alone: BTreeSet<String>,
     /// Why nothing was changed: it would have been too much.
     pub stopped: Option<String>,
     pub took: Duration,
@@ -69,6 +77,8 @@ pub struct Course<P, F, T> {
     crew: Arc<Crew<P, F, T>>,
     terms: Terms,
     memory: Memory,
+    /// As it lies in `state`.
+    saved: Memory,
     state: PathBuf,
     /// Changes whose answer was lost: they may have been made all the same.
     unsure: Vec<Change>,
@@ -138,6 +148,7 @@ impl<P: People, F: Fleet, T: Turns> Course<P, F, T> {
         Ok(Self {
             crew: Arc::new(crew),
             terms,
+            saved: memory.clone(),
             memory,
             state,
             unsure: Vec::new(),
@@ -174,10 +185,11 @@ impl<P: People, F: Fleet, T: Turns> Course<P, F, T> {
         if let Err(CycleError::People(fault) | CycleError::Clusters(fault)) = &outcome {
             let mut unread = self.memory.unread.clone();
             unread.insert("IAM".into(), fault.to_string());
-            self.record(|memory| memory.see_unread(unread)).await;
+            self.record(|memory| memory.see_unread(unread, now)).await;
         }
         self.crew.end_turns().await;
-        self.crew.trail.settle().await;
+        let kept = self.keep().await;
+        let outcome = outcome.and_then(|outcome| kept.map(|()| outcome).map_err(CycleError::from));
         outcome.map(|outcome| Outcome { took: begun.elapsed(), ..outcome })
     }
 
@@ -185,18 +197,18 @@ impl<P: People, F: Fleet, T: Turns> Course<P, F, T> {
         let mut outcome = Outcome::default();
         for round in 1..=MOST_ROUNDS {
             let (world, plan) = self.see(now).await?;
-            outcome = Outcome { away: away(&world), plan, ..Outcome::default() };
+            let away_since = self.memory.unread_since.clone();
+            outcome = Outcome { away: away(&world), away_since, plan, ..Outcome::default() };
             (self.show)(&outcome.plan);
-            outcome.stopped = self.guard(&outcome.plan).await?;
+            outcome.stopped = self.guard(&outcome.plan).await;
             if outcome.stopped.is_some() {
                 break;
             }
+            let Some(leave) = self.turns(&mut outcome.plan, round == MOST_ROUNDS, now).await else { continue };
             self.learn(&world, &outcome.plan, now).await?;
-            let done = self.work(&world, outcome.plan.changes.clone(), round == MOST_ROUNDS).await;
-            outcome.done = done.unwrap_or(Done { again: true, ..Done::default() });
-            if !outcome.done.again {
-                break;
-            }
+            outcome.alone.clone_from(&leave.alone);
+            outcome.done = self.work(&world, outcome.plan.changes.clone(), leave).await;
+            break;
         }
         Ok(outcome)
     }
@@ -215,12 +227,12 @@ impl<P: People, F: Fleet, T: Turns> Course<P, F, T> {
                 }
             }
         }
-        self.record(|memory| memory.see_unread(away(&world))).await;
+        self.record(|memory| memory.see_unread(away(&world), now)).await;
         let plan = plan(&world, &self.terms, &self.memory.gone, now);
         Ok((world, plan))
     }
 
-    async fn guard(&mut self, plan: &Plan) -> Result<Option<String>, CycleError> {
+    async fn guard(&mut self, plan: &Plan) -> Option<String> {
         let reason = match self.allow_mass_removal {
             true => None,
             false => {
@@ -235,18 +247,14 @@ impl<P: People, F: Fleet, T: Turns> Course<P, F, T> {
         {
             self.crew.trail.record(Event::MassRemovalStopped { reason: reason.clone() }).await;
         }
-        if self.memory.stopped != reason {
-            self.memory.stopped.clone_from(&reason);
-            self.memory.save(&self.state)?;
-        }
-        Ok(reason)
+        self.memory.stopped.clone_from(&reason);
+        reason
     }
 
     /// Remembers who is in which group. An answer that would have stripped too many is not believed and not learned.
     async fn learn(&mut self, world: &World, plan: &Plan, now: i64) -> Result<(), CycleError> {
-        let former = self.memory.clone();
         let members = membership(world, &self.terms).said;
-        if former.members.is_none() {
+        if self.memory.members.is_none() {
             for event in caused(&plan.changes) {
                 self.crew.trail.record(event).await;
             }
@@ -259,10 +267,15 @@ impl<P: People, F: Fleet, T: Turns> Course<P, F, T> {
         let problems = problems.collect();
         self.record(|memory| memory.see_problems(problems)).await;
         self.memory.gone.clone_from(&plan.gone);
-        if former != self.memory {
-            // First the evidence, then that it was given.
-            self.crew.trail.settle().await;
+        Ok(self.keep().await?)
+    }
+
+    /// Writes down what is remembered: first the evidence, then that it was given.
+    async fn keep(&mut self) -> Result<(), MemoryError> {
+        self.crew.trail.settle().await;
+        if self.memory != self.saved {
             self.memory.save(&self.state)?;
+            self.saved.clone_from(&self.memory);
         }
         Ok(())
     }
@@ -273,30 +286,65 @@ impl<P: People, F: Fleet, T: Turns> Course<P, F, T> {
         }
     }
 
-    /// Carries out what may be; `None`: another had a turn after we looked, so everything is to be looked at again. The
-    /// last time only where that was is left alone: one cluster's lease must not hold up all the others.
-    async fn work(&mut self, world: &World, changes: Vec<Change>, last: bool) -> Option<Done> {
-        let read = |seen: &Seen| matches!(seen, Seen::Read(_));
-        let first = world.clusters.iter().find(|(_, seen)| read(seen)).map(|(name, _)| name.clone());
-        let mut turns: BTreeMap<String, Turn> = BTreeMap::new();
-        for cluster in places(&changes).into_iter().filter_map(|place| place.or_else(|| first.clone())) {
-            if !turns.contains_key(&cluster) {
-                turns.insert(cluster.clone(), self.crew.take(&cluster).await);
-            }
+    /// Takes the turns where there is something to change, and says where there is none to be had; what people should know
+    /// of that goes into the plan. `None`: another had one after we looked, so everything is to be looked at again. The
+    /// `last` time only where that was is left alone: one cluster's lease must not hold up all the others.
+    async fn turns(&mut self, plan: &mut Plan, last: bool, now: i64) -> Option<Leave> {
+        let mut asked = JoinSet::new();
+        for cluster in places(&plan.changes).into_iter().flatten() {
+            let crew = self.crew.clone();
+            asked.spawn(async move {
+                let turn = crew.take(&cluster).await;
+                (cluster, turn)
+            });
+        }
+        let mut turns = BTreeMap::new();
+        while let Some(answer) = asked.join_next().await {
+            turns.extend(answer);
         }
         if !last && turns.values().any(|turn| *turn == Turn::After) {
             return None;
         }
-        let theirs = turns.into_iter().filter_map(|(cluster, turn)| match turn {
-            Turn::Theirs(who) => Some((cluster, who)),
-            Turn::After => Some((cluster, "somebody had it since it was read".to_owned())),
-            Turn::Ours => None,
-        });
-        let leave = Leave { iam: first, theirs: theirs.collect(), bound: Arc::new(bound(world)) };
+        let (mut leave, former) = (Leave::default(), std::mem::take(&mut self.memory.withheld));
+        for (cluster, turn) in turns {
+            let why = match turn {
+                Turn::Ours => continue,
+                Turn::Overruled(why) => {
+                    plan.problems.push(of_lease(&cluster, format!("{why}: it is not honoured; {FIND_OUT}")));
+                    continue;
+                }
+                Turn::After => "somebody had it since it was read".to_owned(),
+                Turn::Theirs(who) => who,
+            };
+            let since = former.get(&cluster).map_or(now, |since| now.min(*since));
+            self.memory.withheld.insert(cluster.clone(), since);
+            if now - since < LONGEST_WAIT {
+                leave.theirs.insert(cluster, why);
+                continue;
+            }
+            let minutes = LONGEST_WAIT / 60;
+            let what = format!("no turn could be had for {minutes} minutes, and work goes on without; {FIND_OUT}");
+            plan.problems.push(of_lease(&cluster, what));
+            tracing::warn!(cluster, "no turn could be had, and work goes on without: {why}");
+            leave.alone.insert(cluster);
+        }
+        plan.problems.sort();
+        Some(leave)
+    }
+
+    async fn work(&mut self, world: &World, changes: Vec<Change>, leave: Leave) -> Done {
+        let leave = Leave { bound: Arc::new(bound(world)), ..leave };
         let done = apply(&self.crew, changes, &leave).await;
         self.unsure.extend(done.failed.iter().filter(|(_, fault)| fault.transient).map(|(change, _)| change.clone()));
-        Some(done)
+        done
     }
+}
+
+/// For people, of a lease that is in the way.
+const FIND_OUT: &str = "see in the cluster's audit log who writes it, and take that right away";
+
+fn of_lease(cluster: &str, what: String) -> Problem {
+    Problem { cluster: Some(cluster.to_owned()), subject: format!("lease {}", lease::NAME), what }
 }
 
 fn away(world: &World) -> BTreeMap<String, String> {

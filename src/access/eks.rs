@@ -4,7 +4,7 @@
 //! clusters would be forty thousand calls a cycle. So what was described is remembered. Each `read` lists all, and asks
 //! about those that are new, those that were changed from here, and the next share of the rest, so that each is looked at
 //! again within `TURNS` cycles: what was changed by hand is found within two hours by itself, and at once where EKS's
-//! events reach the queue (`doubt`). A process that has just started, `stockade access plan` always, asks about all.
+//! events reach the queue (`doubt`, which is of one entry where the event names it). A process that has just started, `stockade access plan` always, asks about all.
 
 mod entry;
 
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use self::entry::{Desk, Known};
 use super::aws::{Aws, fault};
 use super::change::{Change, Object, Target};
+use super::rows::without_path;
 use super::seam::Fault;
 use super::world::{Entry, Mode};
 use crate::identity::{self, Secret};
@@ -30,6 +31,8 @@ use crate::warden::clusters::Place;
 const TURNS: usize = 24;
 /// Entries that are looked at again in every cycle, if there are so many.
 const LEAST: usize = 4;
+/// Principals whose entries are doubted one by one; of more, all are.
+const MOST_DOUBTED: usize = 256;
 /// Descriptions at one time, of all clusters together: EKS throttles an account as a whole.
 const IN_FLIGHT: usize = 16;
 /// EKS allows a hundred clusters a region and some thousand entries a cluster unless asked for more; whoever has more
@@ -69,8 +72,17 @@ struct Seen {
     entries: BTreeMap<String, Known>,
     /// The principal up to which all have had their turn.
     turn: String,
-    /// Nothing of it is believed any more.
-    doubted: bool,
+    doubt: Doubt,
+}
+
+/// What is not believed any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Doubt {
+    #[default]
+    None,
+    /// The entries of these principals, without their paths.
+    Of(BTreeSet<String>),
+    All,
 }
 
 impl Entries {
@@ -140,15 +152,16 @@ impl Entries {
     /// Everything of this cluster is asked for again with the next `read`: something was told to have changed.
     pub fn doubt(&self, place: &Place, cluster: &str) {
         if let Some(seen) = self.seen().get_mut(&(place.clone(), cluster.to_owned())) {
-            seen.doubted = true;
+            seen.doubt = Doubt::All;
         }
     }
 
-    /// The same of the cluster of this name in a region, whichever role it was found by.
-    pub fn doubt_named(&self, region: &str, cluster: &str) {
+    /// The same of the cluster of this name in a region, whichever role it was found by; or of one principal's entry there,
+    /// whose ARN has no path.
+    pub fn doubt_named(&self, region: &str, cluster: &str, principal: Option<&str>) {
         let mut seen = self.seen();
         let named = seen.iter_mut().filter(|((place, name), _)| place.region == region && name == cluster);
-        named.for_each(|(_, seen)| seen.doubted = true);
+        named.for_each(|(_, seen)| seen.doubt.add(principal));
     }
 
     /// For the API server, in the name of access's own identity, or of the place's role; signed here, without asking
@@ -204,13 +217,32 @@ impl Entries {
     }
 }
 
+impl Doubt {
+    fn add(&mut self, principal: Option<&str>) {
+        match (std::mem::take(self), principal) {
+            (Self::Of(mut these), Some(principal)) if these.len() < MOST_DOUBTED => {
+                these.insert(principal.to_owned());
+                *self = Self::Of(these);
+            }
+            (Self::None, Some(principal)) => *self = Self::Of([principal.to_owned()].into()),
+            _ => *self = Self::All,
+        }
+    }
+
+    fn is_of(&self, principal: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Of(these) => these.contains(&without_path(principal)),
+            Self::All => true,
+        }
+    }
+}
+
 impl Seen {
     /// Forgets what is listed no more, and says what is asked about now.
     fn due(&mut self, listed: &BTreeSet<String>) -> BTreeSet<String> {
-        if std::mem::take(&mut self.doubted) {
-            self.entries.clear();
-        }
-        self.entries.retain(|principal, _| listed.contains(principal));
+        let doubt = std::mem::take(&mut self.doubt);
+        self.entries.retain(|principal, _| listed.contains(principal) && !doubt.is_of(principal));
         let share = self.entries.len().div_ceil(TURNS).max(LEAST);
         let after = (Bound::Excluded(self.turn.clone()), Bound::Unbounded);
         let around = self.entries.range(after).chain(self.entries.range(..=self.turn.clone()));
@@ -317,6 +349,26 @@ mod tests {
         assert_eq!(seen.entries.len(), 50);
         assert_eq!(seen.due(&BTreeSet::new()), BTreeSet::new());
         assert!(seen.entries.is_empty());
+    }
+
+    #[test]
+    fn a_doubt_is_of_one_entry_where_it_names_one() {
+        let role = |n: usize| format!("arn:aws:iam::123456789012:role/kube/user{n:03}");
+        let (mut seen, all) = (Seen::default(), (0..100).map(role).collect::<BTreeSet<String>>());
+        let due = seen.due(&all);
+        see(&mut seen, &due);
+        seen.doubt.add(Some("arn:aws:iam::123456789012:role/user077"));
+        seen.doubt.add(Some("arn:aws:iam::123456789012:role/nobody"));
+        let due = seen.due(&all);
+        assert!(due.contains(&role(77)) && due.len() <= LEAST + 2, "{due:?}");
+        see(&mut seen, &due);
+        assert_eq!(seen.doubt, Doubt::None);
+        (0..=MOST_DOUBTED).for_each(|n| seen.doubt.add(Some(&role(n))));
+        assert_eq!(seen.due(&all), all, "whoever writes to the queue fills no memory");
+        see(&mut seen, &all);
+        seen.doubt.add(Some(&without_path(&role(1))));
+        seen.doubt.add(None);
+        assert_eq!(seen.due(&all), all);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use self::list::{Answer, How, Known, Listing, add, ask, stated};
 use super::change::{Change, Target};
-use super::cluster::{Api, Key, Tokens};
+use super::cluster::{Api, Key, Names, Tokens};
 use super::eks::Entries;
 use super::lease::Lease;
 use super::seam::{self, Fault, Turn};
@@ -29,6 +29,7 @@ pub struct Fleet {
     kube: Kube,
     kubeconfig: Option<PathBuf>,
     lease_namespace: String,
+    levels: Vec<String>,
     /// This process in words, in leases.
     holder: String,
     entries: Option<Arc<Entries>>,
@@ -51,12 +52,13 @@ struct Open {
 }
 
 impl Fleet {
-    /// Without `entries` there is no EKS. `holder` is no other process's word for itself.
+    /// Without `entries` there is no EKS. `holder`: what `lease::holder` made for this process.
     pub fn new(kube: &Kube, rbac: &Rbac, entries: Option<Arc<Entries>>, holder: &str) -> Self {
         Self {
             kube: kube.clone(),
             kubeconfig: rbac.kubeconfig.clone(),
             lease_namespace: rbac.lease_namespace.clone(),
+            levels: rbac.levels.iter().map(|level| level.name.clone()).collect(),
             holder: holder.to_owned(),
             entries,
             calls: Arc::default(),
@@ -70,6 +72,11 @@ impl Fleet {
     /// Requests to API servers so far; AWS counts its own.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Whose turn it is on a cluster, in a sentence, for whoever only looks.
+    pub async fn whose_turn(&self, cluster: &str) -> Result<Option<String>, Fault> {
+        self.open(cluster)?.lease.whose().await
     }
 
     /// Read again in each cycle, for its tokens may be short-lived.
@@ -169,7 +176,8 @@ impl seam::Fleet for Fleet {
                 _ => Ok(BTreeMap::new()),
             }
         };
-        let read = open.api.read(mode, place, &open.served);
+        let names = Names { cluster, levels: &self.levels };
+        let read = open.api.read(mode, place, &open.served, names);
         let (is, entries) = tokio::try_join!(Box::pin(read), Box::pin(entries))?;
         if let Some(open) = held(&self.open).get_mut(cluster) {
             open.served = Arc::new(is.served.clone());

@@ -1,6 +1,7 @@
 //! How access fares, over HTTP: `/healthz` for whoever starts it again, `/metrics` for Prometheus. Reads nothing but
 //! the first line of a request.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -49,7 +51,9 @@ struct Figures {
     failed: u64,
     waiting: usize,
     problems: usize,
-    away: usize,
+    /// Since when, in seconds since the epoch.
+    away: BTreeMap<String, i64>,
+    alone: BTreeSet<String>,
     stopped: bool,
     /// The last cycle that read everything it needed, and when by the clock on the wall.
     success: Option<(Instant, u64)>,
@@ -68,7 +72,8 @@ impl Board {
             failed: 0,
             waiting: 0,
             problems: 0,
-            away: 0,
+            away: BTreeMap::new(),
+            alone: BTreeSet::new(),
             stopped: false,
             success: None,
         };
@@ -103,7 +108,9 @@ impl Board {
             None => outcome.done.failed.len() + outcome.done.left.len(),
         };
         figures.problems = outcome.plan.problems.len();
-        figures.away = outcome.away.len();
+        let since = |name: &String| outcome.away_since.get(name).copied().unwrap_or_default();
+        figures.away = outcome.away.keys().map(|name| (name.clone(), since(name))).collect();
+        figures.alone.clone_from(&outcome.alone);
         figures.stopped = outcome.stopped.is_some();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         figures.success = Some((Instant::now(), wall));
@@ -116,9 +123,14 @@ impl Board {
         let limit = self.cycle * PATIENCE + Duration::from_secs(60);
         match last.elapsed() {
             age if age > limit => (false, format!("no cycle has succeeded for {} seconds\n", age.as_secs())),
-            _ if figures.stopped => (true, "ok, but a plan waits for --allow-mass-removal\n".into()),
-            _ => (true, "ok\n".into()),
+            _ => (true, figures.buts().fold("ok".to_owned(), |text, but| text + ", but " + &but) + "\n"),
         }
+    }
+
+    /// What `/healthz` says.
+    #[cfg(test)]
+    pub fn sentence(&self) -> String {
+        self.health().1
     }
 
     fn metrics(&self) -> String {
@@ -138,7 +150,9 @@ impl Board {
         row("changes_failed_total", "counter", "Changes that failed.", figures.failed as f64);
         row("changes_waiting", "gauge", "Changes that the last cycle left to the next.", figures.waiting as f64);
         row("problems", "gauge", "What stands in the way and is for people to mend.", figures.problems as f64);
-        row("clusters_away", "gauge", "Clusters that could not be read.", figures.away as f64);
+        row("clusters_away", "gauge", "Clusters that could not be read.", figures.away.len() as f64);
+        let help = "Clusters that are changed without a turn, for it cannot be had.";
+        row("clusters_without_turn", "gauge", help, figures.alone.len() as f64);
         let stopped = f64::from(u8::from(figures.stopped));
         row("mass_removal_stopped", "gauge", "1: a plan waits for --allow-mass-removal.", stopped);
         let success = figures.success.map_or(0.0, |(_, wall)| wall as f64);
@@ -161,6 +175,20 @@ impl Board {
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response
+    }
+}
+
+impl Figures {
+    /// What is not as it should be, though starting again would not help.
+    fn buts(&self) -> impl Iterator<Item = String> {
+        let stopped = self.stopped.then(|| "a plan waits for --allow-mass-removal".to_owned());
+        let away = self.away.iter().map(|(name, since)| {
+            let since = Timestamp::from_second(*since).map(|time| time.to_string()).unwrap_or_default();
+            format!("{name} cannot be read since {since}")
+        });
+        let alone =
+            self.alone.iter().map(|name| format!("the turn on {name} cannot be had, and it is changed without"));
+        stopped.into_iter().chain(away).chain(alone)
     }
 }
 
@@ -224,6 +252,21 @@ mod tests {
         assert!(get(address, "GET /healthz").await.contains("--allow-mass-removal"));
         assert!(get(address, "GET /").await.starts_with("HTTP/1.1 404 "));
         assert!(get(address, "POST /metrics").await.starts_with("HTTP/1.1 405 "));
+    }
+
+    #[test]
+    fn what_restarts_do_not_help_is_said_and_is_no_illness() {
+        let board = Board::new(Duration::from_secs(300), || 0);
+        let away = [("hyades".to_owned(), "no route".to_owned())].into();
+        let away_since = [("hyades".to_owned(), 1_800_000_000)].into();
+        let alone = BTreeSet::from(["pleiades".to_owned()]);
+        board.tell(Some(&Outcome { away, away_since, alone, ..Outcome::default() }));
+        let (is_well, said) = board.health();
+        assert!(is_well && said.contains("hyades cannot be read since 2027-01-15T08:00:00Z"), "{said}");
+        assert!(said.starts_with("ok, but ") && said.contains("the turn on pleiades cannot be had"), "{said}");
+        assert!(board.metrics().contains("\nstockade_access_clusters_without_turn 1\n"));
+        board.tell(Some(&Outcome::default()));
+        assert_eq!(board.health(), (true, "ok\n".into()));
     }
 
     #[tokio::test(start_paused = true)]

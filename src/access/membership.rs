@@ -75,7 +75,7 @@ pub fn membership(world: &World, terms: &Terms) -> Membership {
 
 /// Whether a group is ours to make and to remove.
 pub fn is_ours(group: &Group, terms: &Terms) -> bool {
-    group.path.starts_with(&terms.rbac.group_path)
+    terms.rbac.reads_group(&group.path)
 }
 
 fn from_groups(found: &mut Membership, world: &World, terms: &Terms) {

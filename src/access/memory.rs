@@ -27,6 +27,12 @@ pub struct Memory {
     /// What could not be read, and why.
     #[serde(default)]
     pub unread: BTreeMap<String, String>,
+    /// Since when, in seconds since the epoch.
+    #[serde(default)]
+    pub unread_since: BTreeMap<String, i64>,
+    /// Clusters whose turn could not be had, though there was work, and since when.
+    #[serde(default)]
+    pub withheld: BTreeMap<String, i64>,
     /// Why a plan was not carried out.
     #[serde(default)]
     pub stopped: Option<String>,
@@ -115,13 +121,15 @@ impl Memory {
     }
 
     /// What cannot be read now, and what can be again.
-    pub fn see_unread(&mut self, now: BTreeMap<String, String>) -> Vec<Event> {
+    pub fn see_unread(&mut self, unread: BTreeMap<String, String>, now: i64) -> Vec<Event> {
         let is_new = |place: &&String| !self.unread.contains_key(*place);
-        let come = now.iter().filter(|(place, _)| is_new(place));
+        let come = unread.iter().filter(|(place, _)| is_new(place));
         let come = come.map(|(place, why)| Event::AccessUnread { place: place.clone(), reason: why.clone() });
-        let over = self.unread.keys().filter(|place| !now.contains_key(*place));
+        let over = self.unread.keys().filter(|place| !unread.contains_key(*place));
         let events = come.chain(over.map(|place| Event::AccessRead { place: place.clone() })).collect();
-        self.unread = now;
+        let since = |place: &String| self.unread_since.get(place).copied().unwrap_or(now);
+        self.unread_since = unread.keys().map(|place| (place.clone(), since(place))).collect();
+        self.unread = unread;
         events
     }
 }
@@ -170,9 +178,11 @@ mod tests {
         assert_eq!(memory.see_problems(problem()), []);
         assert_eq!(memory.see_problems(BTreeSet::new()), [Event::AccessProblemOver { what: "x".into() }]);
         let away = |why: &str| BTreeMap::from([("hyades".to_owned(), why.to_owned())]);
-        assert_eq!(memory.see_unread(away("a")).len(), 1);
-        assert_eq!(memory.see_unread(away("b")), [], "the same outage, in other words");
-        assert_eq!(memory.see_unread(BTreeMap::new()), [Event::AccessRead { place: "hyades".into() }]);
+        assert_eq!(memory.see_unread(away("a"), 100).len(), 1);
+        assert_eq!(memory.see_unread(away("b"), 200), [], "the same outage, in other words");
+        assert_eq!(memory.unread_since["hyades"], 100);
+        assert_eq!(memory.see_unread(BTreeMap::new(), 300), [Event::AccessRead { place: "hyades".into() }]);
+        assert!(memory.unread_since.is_empty());
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub struct Fault {
     pub transient: bool,
 }
 
-/// Whose turn it is to change a cluster: two daemons must not undo each other's work half way. Of IAM, where nothing
-/// can be held, the turn is that of the first cluster.
+/// Whose turn it is to change a cluster: two daemons should not do the same work twice. A courtesy, no lock: what keeps
+/// them from harm is that everything is changed as it was planned with, or not at all. Of IAM, where nothing can be held,
+/// there is no turn: what is done there twice is done once, and no cluster's lease may hold up all the others.
 pub trait Turns: Send + Sync + 'static {
     /// Asked again while the work lasts, well before the turn is over by itself.
     fn take(&self, cluster: &str) -> impl Future<Output = Result<Turn, Fault>> + Send;
@@ -45,6 +46,8 @@ pub enum Turn {
     Ours,
     /// We may, and another did: what was read before may be old.
     After,
+    /// We may, and took it from a claim that nobody of ours makes: the sentence says which.
+    Overruled(String),
     /// They do.
     Theirs(String),
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::change::{Change, Object, Target};
 use super::rows::{Row, rows};
 use super::seam::{Fault, Fleet, People};
-use super::world::{AwsAuth, Cluster, Directory, Entry, Group, MARK, Mode, Rbac, Seen, World};
+use super::world::{AwsAuth, Cluster, Directory, Entry, Group, MARK, Mode, Rbac, Role, Seen, World};
 
 /// Clones share one world.
 #[derive(Clone)]
@@ -155,6 +155,10 @@ fn iam(directory: &mut Directory, group_path: &str, change: &Change) -> Result<(
     match (&change.target, &change.was, &change.shall_be) {
         (Target::Group(grant), None, Some(Object::Group)) => {
             let name = grant.to_string();
+            // Made by a try whose answer was lost, or by another daemon.
+            if directory.groups.get(&name).is_some_and(|held| held.path == group_path) {
+                return Ok(());
+            }
             if name.len() > 128 || directory.groups.keys().any(|known| known.eq_ignore_ascii_case(&name)) {
                 return Err(fault("EntityAlreadyExists", name));
             }
@@ -164,7 +168,7 @@ fn iam(directory: &mut Directory, group_path: &str, change: &Change) -> Result<(
         }
         (Target::Group(grant), Some(Object::Group), None) => {
             let name = grant.to_string();
-            let group = directory.groups.get(&name).ok_or_else(|| fault("NoSuchEntity", &name))?;
+            let Some(group) = directory.groups.get(&name) else { return Ok(()) };
             assert!(group.path.starts_with(group_path), "a foreign group: {change:?}");
             if !group.members.is_empty() {
                 return Err(fault("DeleteConflict", name));
@@ -175,11 +179,15 @@ fn iam(directory: &mut Directory, group_path: &str, change: &Change) -> Result<(
         (Target::IamRole(name), was, shall_be) => {
             let taken = directory.roles.keys().any(|known| known.eq_ignore_ascii_case(name));
             let ours = directory.roles.get(name).is_some_and(|role| role.tags.contains_key(MARK));
+            let mark = |role: &Role| (role.path.clone(), role.tags.get(MARK).cloned());
             match (was, shall_be) {
+                (None, Some(Object::IamRole(role)))
+                    if ours && directory.roles.get(name).map(mark) == Some(mark(role)) => {}
                 (None, Some(Object::IamRole(_))) if taken || name.len() > 64 => {
                     return Err(fault("EntityAlreadyExists", name));
                 }
-                (Some(_), _) if !taken => return Err(fault("NoSuchEntity", name)),
+                (Some(_), None) if !taken => return Ok(()),
+                (Some(_), Some(_)) if !taken => return Err(fault("NoSuchEntity", name)),
                 (Some(_), _) => assert!(ours, "a foreign role: {change:?}"),
                 _ => {}
             }

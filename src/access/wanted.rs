@@ -106,6 +106,11 @@ impl Ground<'_> {
                 ),
             ),
         }
+        for namespace in &self.cluster.crowded {
+            let what = "it has so many Roles or RoleBindings that only those with a name of access are read: find out who makes \
+                        them, and delete them";
+            self.problem(wanted, &format!("namespace {namespace}"), what.to_owned());
+        }
         let let_in = self.let_in(roles, &mut place, wanted);
         for level in &self.terms.rbac.levels {
             self.whole(level, membership, &let_in, &mut place, wanted);

@@ -32,7 +32,8 @@ pub async fn watch<P: People, F: Fleet, T: Turns>(
     let mut stop = course.crew().stop.clone();
     course.begin().await;
     let pause = course.pause();
-    let mut failures: u32 = 0;
+    // In a row: of work, and of looks at any cluster. One that is away for long must not slow the others' retries.
+    let (mut failures, mut absences) = (0_u32, 0_u32);
     let mut notices: Vec<Notice> = Vec::new();
     while !*stop.borrow() {
         let woken = !notices.is_empty();
@@ -47,10 +48,12 @@ pub async fn watch<P: People, F: Fleet, T: Turns>(
             // Who no longer waits need not hear it.
             let _: Result<(), ()> = notice.send(());
         }
-        failures = if result.as_ref().is_ok_and(is_quiet) { 0 } else { failures.saturating_add(1) };
+        let count = |former: u32, is_well: bool| if is_well { 0 } else { former.saturating_add(1) };
+        failures = count(failures, result.as_ref().is_ok_and(is_quiet));
+        absences = count(absences, result.as_ref().is_ok_and(|outcome| outcome.away.is_empty()));
         let usual = if woken { pause.min(SECOND_LOOK) } else { pause };
         tokio::select! {
-            () = sleep(jittered(after(usual, failures))) => {}
+            () = sleep(jittered(after(usual, failures).min(after(usual, absences)))) => {}
             () = gather(&mut told, &mut notices) => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
@@ -93,7 +96,7 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 fn report(outcome: &Outcome, calls: u64) {
-    let Outcome { done, away, stopped, took, plan } = outcome;
+    let Outcome { done, away, stopped, took, plan, .. } = outcome;
     let (made, failed, left, problems) = (done.made.len(), done.failed.len(), done.left.len(), plan.problems.len());
     tracing::info!(made, failed, left, problems, away = away.len(), calls, ?took, "a cycle ended");
     for (change, fault) in &done.failed {

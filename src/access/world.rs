@@ -102,6 +102,8 @@ pub struct Cluster {
     pub cluster_bindings: BTreeMap<String, Rbac<Binding>>,
     /// By namespace and name.
     pub bindings: BTreeMap<(String, String), Rbac<Binding>>,
+    /// Namespaces with so many Roles or RoleBindings that only those with a name of ours were read.
+    pub crowded: BTreeSet<String>,
     /// By the principal's ARN; of mode `Entries`.
     pub entries: BTreeMap<String, Entry>,
     /// Of mode `AwsAuth`.

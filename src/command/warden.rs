@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 
 use super::{role::run, settings};
 use crate::audit::Event;
-use crate::config::rbac::MembersFrom;
 use crate::config::{Aws, Config, KubeRole};
 use crate::identity::Principal;
 use crate::privsep::Role;
@@ -135,12 +134,8 @@ async fn serve(
 fn rules(config: &Config, keys: OwnedFd, iam: Option<&(Arc<Cache<Iam>>, Iam)>) -> Rules<Iam> {
     let groups: BTreeMap<String, Vec<Principal>> =
         config.users.groups.iter().map(|(name, members)| (name.clone(), members.iter().cloned().collect())).collect();
-    let tag = config.rbac.as_ref().and_then(|rbac| match &rbac.members {
-        MembersFrom::Tag(tag) => Some(tag.clone()),
-        MembersFrom::Iam | MembersFrom::File => None,
-    });
     let iam = iam.zip(config.aws.as_ref()).and_then(|((cache, people), aws)| {
-        people.heed_tag(tag);
+        people.heed(config.rbac.clone());
         let wanted = Use { keys: aws.keys_from_iam, groups: aws.groups_from_iam };
         cache.doubt(Lives { fresh: aws.cache, stale: aws.stale, ..Lives::default() });
         (wanted.keys || wanted.groups).then(|| (cache.clone(), wanted))

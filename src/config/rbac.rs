@@ -119,6 +119,12 @@ impl Rbac {
         self.skip_namespaces.iter().any(|pattern| pattern.matches(namespace))
     }
 
+    /// Whether a group of IAM below this path says who has access. The bastion and `stockade access` both ask here: a group
+    /// of the same name elsewhere is somebody else's, and opens nothing.
+    pub fn reads_group(&self, path: &str) -> bool {
+        self.members == MembersFrom::Iam && path.starts_with(&self.group_path)
+    }
+
     pub fn level(&self, name: &str) -> Option<&Level> {
         self.levels.iter().find(|level| level.name == name)
     }

@@ -89,6 +89,16 @@ pub fn named_for<'g>(rbac: &Rbac, group: &'g str) -> Option<&'g str> {
     (is_known && namespace.is_none_or(is_namespace)).then_some(cluster)
 }
 
+/// Whether a name is kept for groups that are access to clusters, of whatever levels there may be.
+pub fn is_of_access(group: &str) -> bool {
+    group.starts_with("k8s-") && group.contains('@')
+}
+
+/// Whether membership of a group of IAM counts: of one that is named for access only where access reads it.
+pub fn counts(rbac: Option<&Rbac>, group: &str, path: &str) -> bool {
+    !is_of_access(group) || rbac.is_none_or(|rbac| rbac.reads_group(path))
+}
+
 /// A label of RFC 1123, as Kubernetes has it.
 pub fn is_namespace(name: &str) -> bool {
     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

@@ -2,6 +2,7 @@
 //! cluster, and people try it through ssh with the jail's own kubectl.
 
 mod levels;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,6 +27,11 @@ struct Scene {
 impl Scene {
     /// With a bastion's configuration still to be started, or none.
     fn new() -> (Self, Plan) {
+        Self::with("")
+    }
+
+    /// With more in `[rbac]`.
+    fn with(rbac: &str) -> (Self, Plan) {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let clusters = Clusters::start();
         let plan = plan(clusters);
@@ -34,7 +40,7 @@ impl Scene {
             "aws.cache = '1s'\n[kube]\ndiscover = [{{ regions = ['eu-west-1'] }}]\nallow = []\n\
              [rbac]\nbastion = ['arn:aws:iam::123456789012:user/stockade-bastion']\n\
              boundary = 'arn:aws:iam::123456789012:policy/stockade-boundary'\nnamespaces = 'labelled'\n\
-             cycle = '10m'\naudit = '{}'\nstate = '{}'\n",
+             cycle = '10m'\naudit = '{}'\nstate = '{}'\n{rbac}",
             at("access.jsonl"),
             at("access")
         );

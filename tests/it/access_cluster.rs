@@ -4,6 +4,7 @@
 mod eks;
 mod faults;
 mod objects;
+mod spaces;
 mod turns;
 
 use std::collections::BTreeSet;
@@ -66,7 +67,7 @@ impl Drop for Litter {
     }
 }
 
-fn terms(kubeconfig: Option<PathBuf>, lease_namespace: &str) -> Terms {
+pub fn terms(kubeconfig: Option<PathBuf>, lease_namespace: &str) -> Terms {
     Terms {
         levels: Vec::new(),
         skip_namespaces: Vec::new(),

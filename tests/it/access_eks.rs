@@ -272,6 +272,13 @@ async fn what_is_known_is_not_asked_for_again() {
     rename("node-11", "trent").await.unwrap();
     sky.entries.doubt(&here(), "hyades");
     assert_eq!(sky.see().await[&arn("node-11")].username, "trent");
+    // Of one alone, as the event says it: without the path of the role.
+    rename("node-05", "victor").await.unwrap();
+    let looks = sky.looks();
+    let principal = format!("arn:aws:iam::{ACCOUNT}:role/node-05");
+    sky.entries.doubt_named("us-east-1", "hyades", Some(&principal));
+    assert_eq!(sky.see().await[&arn("node-05")].username, "victor");
+    assert!(sky.looks() <= looks + 5, "four whose turn it is, and that one");
     control(&sky.scene.endpoint, "POST", "eks", &json!({ "mode": "third" }));
     assert_eq!(sky.see().await.len(), 16);
 }

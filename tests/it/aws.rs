@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use serde_json::{Value, json};
+use stockade::config::rbac::{MembersFrom, Rbac};
 use stockade::privsep::message::{Grant, Refusal};
 use stockade::session::SessionId;
 use stockade::warden::authority::{AssumeRequest, Authority, AuthorityError, Surroundings};
@@ -153,7 +154,7 @@ fn access_to_clusters_can_be_in_a_users_tag() {
     let mut environment = bed.bastion();
     environment.insert("AWS_ACCESS_KEY_ID".into(), "AKIAROOTOFTHEBED0000".into());
     environment.insert("AWS_SECRET_ACCESS_KEY".into(), "root-secret-of-the-bed".into());
-    child("aws::child_heeds_a_tag", &environment);
+    child("aws::child_heeds_where_access_is_said", &environment);
 }
 
 #[test]
@@ -323,11 +324,15 @@ fn child_looks_people_up() {
 
 #[test]
 #[ignore = "run by its parent"]
-fn child_heeds_a_tag() {
+fn child_heeds_where_access_is_said() {
     let (iam, runtime) = (connect().unwrap().iam(), runtime());
     let value = "k8s-user@hyades+platform-admins k8s-admin@hyades@web";
     let tag = aws_sdk_iam::types::Tag::builder().key("stockade:groups").value(value).build().unwrap();
     runtime.block_on(iam.tag_user().user_name("bob").tags(tag).send()).unwrap();
+    for (path, group) in [("/other/", "k8s-user@pleiades"), ("/stockade/", "k8s-admin@merope")] {
+        runtime.block_on(iam.create_group().path(path).group_name(group).send()).unwrap();
+        runtime.block_on(iam.add_user_to_group().group_name(group).user_name("bob").send()).unwrap();
+    }
     let people = Iam::new(iam);
     let cache = std::sync::Arc::new(Cache::new(people.clone(), Lives::default()));
     let directory = Directory::new(None, &BTreeMap::new(), Some((cache.clone(), Use { keys: false, groups: true })));
@@ -335,9 +340,16 @@ fn child_heeds_a_tag() {
         let record = runtime.block_on(directory.look_up(&name.parse().unwrap(), Need::Login)).unwrap();
         record.groups.into_iter().collect::<Vec<_>>()
     };
+    let heed = |members: MembersFrom| {
+        people.heed(Some(Rbac { members, ..crate::access_cluster::terms(None, "none") }));
+        cache.doubt(Lives::default());
+    };
+    assert_eq!(look_up("bob"), ["developers", "k8s-admin@merope", "k8s-user@pleiades"], "names like any other");
+    heed(MembersFrom::Iam);
+    assert_eq!(look_up("bob"), ["developers", "k8s-admin@merope"], "as access reads them: by their path");
+    heed(MembersFrom::File);
     assert_eq!(look_up("bob"), ["developers"]);
-    people.heed_tag(Some("stockade:groups".into()));
-    cache.doubt(Lives::default());
+    heed(MembersFrom::Tag("stockade:groups".into()));
     assert_eq!(look_up("bob"), ["developers", "k8s-admin@hyades@web", "k8s-user@hyades"]);
     for nobody in ["nobody", "dave"] {
         assert_eq!(look_up(nobody), [""; 0]);

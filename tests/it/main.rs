@@ -9,6 +9,7 @@ mod access_cluster;
 mod access_eks;
 mod access_lambda;
 mod access_scene;
+mod access_static;
 mod access_verbs;
 mod admission;
 mod attempts;

@@ -92,6 +92,7 @@ fn world(people: &[Person; 3], levels: &[[Option<Level>; 2]; 2]) -> World {
             cluster_bindings: BTreeMap::new(),
             bindings: BTreeMap::new(),
             entries: BTreeMap::new(),
+            crowded: Default::default(),
             aws_auth: AwsAuth::default(),
         };
         for (user, person) in USERS.iter().zip(people) {

@@ -31,7 +31,7 @@ const SMALLEST_PAGE: usize = 8;
 const PAGES: usize = 1000;
 /// A page of 500 ClusterRoles is a few megabytes; one that is longer is asked for in smaller ones.
 const LONGEST_ANSWER: usize = 16 << 20;
-/// Of a whole list: whoever fills a namespace with fat objects must not end the process that looks at all clusters.
+/// Of a whole list: whoever makes fat objects must not end the process that looks at all clusters.
 const LONGEST_LIST: usize = 96 << 20;
 /// Of what a server says, as much as a sentence needs.
 const LONGEST_WORDS: usize = 600;
@@ -53,6 +53,7 @@ pub struct Api {
     client: kube::Client,
     key: Key,
     calls: Arc<AtomicU64>,
+    pub(super) longest_list: usize,
 }
 
 /// An answer of 2xx.
@@ -88,7 +89,13 @@ impl Api {
         config.auth_info = key.shown_by_tls();
         let client = kube::Client::try_from(config);
         let client = client.map_err(|error| unusable(&format!("cannot be asked: {}", chain(&error))))?;
-        Ok(Self { client, key, calls })
+        Ok(Self { client, key, calls, longest_list: LONGEST_LIST })
+    }
+
+    /// Takes in lists of so many bytes at most, where it would be 96 MiB.
+    #[must_use]
+    pub fn with_longest_list(self, longest_list: usize) -> Self {
+        Self { longest_list, ..self }
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
@@ -106,21 +113,30 @@ impl Api {
 
     /// All items, page by page.
     pub(super) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Fault> {
+        self.pages(path, LONGEST_LIST, SMALLEST_PAGE).await
+    }
+
+    /// Likewise, if it is of so many bytes at most, in pages that are not too long; else `is_too_much`.
+    pub(super) async fn list_within<T: DeserializeOwned>(&self, path: &str, most: usize) -> Result<Vec<T>, Fault> {
+        self.pages(path, most, PAGE).await
+    }
+
+    async fn pages<T: DeserializeOwned>(&self, path: &str, most: usize, smallest: usize) -> Result<Vec<T>, Fault> {
         let mut all = Vec::new();
         let mut next = String::new();
         let (mut limit, mut length) = (PAGE, 0);
         for _ in 0..PAGES {
             let place = format!("{path}?limit={limit}{next}");
             let answer = match self.get_as(&place, JSON).await {
-                Err(fault) if fault.code == "Broken" && limit > SMALLEST_PAGE => {
-                    limit = SMALLEST_PAGE;
+                Err(fault) if fault.code == "Broken" && limit > smallest => {
+                    limit = smallest;
                     continue;
                 }
                 answer => answer?,
             };
             length += answer.body.len();
-            if length > LONGEST_LIST {
-                return Err(fault("TooLarge", format!("{path} has more than {} MiB", LONGEST_LIST >> 20), false));
+            if length > most {
+                return Err(fault("TooLarge", format!("{path} has more than {} KiB", most >> 10), false));
             }
             let page: Page<T> = read(&place, &answer.body)?;
             all.extend(page.items.unwrap_or_default());
@@ -221,6 +237,11 @@ pub(super) fn present<T>(answer: Result<T, Fault>) -> Result<Option<T>, Fault> {
         Err(fault) if fault.code == "NotFound" => Ok(None),
         other => other.map(Some),
     }
+}
+
+/// There is more in a list than is taken in, or its pages cannot be.
+pub(super) fn is_too_much(fault: &Fault) -> bool {
+    matches!(fault.code.as_str(), "TooLarge" | "Endless" | "Broken")
 }
 
 /// A part of a path or a query.

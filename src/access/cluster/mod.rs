@@ -11,6 +11,8 @@ mod discovery;
 mod key;
 mod objects;
 mod read;
+mod spaces;
 
 pub use self::api::{Api, Site};
 pub use self::key::{Key, Tokens};
+pub use self::spaces::Names;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace as Space};
 use super::api::Api;
 use super::discovery;
 use super::objects::{RBAC, cluster_role, cluster_role_binding, created, held, role, role_binding};
+use super::spaces::Names;
 use crate::access::seam::Fault;
 use crate::access::world::{AwsAuth, Cluster, Mode, Namespace, Served};
 
@@ -15,16 +16,15 @@ const AWS_AUTH: &str = "/api/v1/namespaces/kube-system/configmaps/aws-auth";
 impl Api {
     /// `before`: what it served when it was read last, for what cannot be told just now. Entries of EKS are not read
     /// here.
-    pub async fn read(&self, mode: Mode, place: String, before: &[Served]) -> Result<Cluster, Fault> {
-        let rbac = |kind: &str| format!("{RBAC}/{kind}");
-        let kinds = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"].map(rbac);
+    pub async fn read(&self, mode: Mode, place: String, before: &[Served], ours: Names<'_>) -> Result<Cluster, Fault> {
+        let kinds = ["clusterroles", "clusterrolebindings"].map(|kind| format!("{RBAC}/{kind}"));
         let (namespaces, served, cluster_roles, roles, cluster_bindings, bindings, aws_auth) = tokio::try_join!(
             self.list::<Space>("/api/v1/namespaces"),
             discovery::served(self, before),
             self.list(&kinds[0]),
+            self.everywhere("roles", ours),
             self.list(&kinds[1]),
-            self.list(&kinds[2]),
-            self.list(&kinds[3]),
+            self.everywhere("rolebindings", ours),
             self.aws_auth(mode),
         )?;
         Ok(Cluster {
@@ -33,14 +33,15 @@ impl Api {
             namespaces: namespaces.into_iter().map(namespace).collect(),
             served,
             cluster_roles: cluster_roles.into_iter().map(cluster_role).map(held).map(of_cluster).collect(),
-            roles: roles.into_iter().map(role).map(held).collect(),
+            roles: roles.items.into_iter().map(role).map(held).collect(),
             cluster_bindings: cluster_bindings
                 .into_iter()
                 .map(cluster_role_binding)
                 .map(held)
                 .map(of_cluster)
                 .collect(),
-            bindings: bindings.into_iter().map(role_binding).map(held).collect(),
+            bindings: bindings.items.into_iter().map(role_binding).map(held).collect(),
+            crowded: &roles.crowded | &bindings.crowded,
             entries: BTreeMap::new(),
             aws_auth,
         })

@@ -1,4 +1,7 @@
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
+
+use crate::access::rows::without_path;
 
 /// What changes the plan's ground: people, groups, and the roles that are ours.
 const IAM: [&str; 22] = [
@@ -39,6 +42,8 @@ const EKS: [&str; 10] = [
 ];
 /// Names in IAM are shorter; what is longer is not shown whole.
 const LONGEST: usize = 256;
+/// Paths of roles are long, and each letter may be three.
+const LONGEST_ARN: usize = 6 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -62,6 +67,8 @@ pub struct Event {
     pub role: Option<String>,
     /// In EKS's words.
     pub cluster: Option<String>,
+    /// Whose access entry it is about, an ARN without the path of a role; `None`: it may be about any.
+    pub principal: Option<String>,
 }
 
 /// A message.
@@ -100,9 +107,13 @@ fn of(event: &Value) -> Heard {
         return Heard::Nothing;
     }
     let asked = detail.get("requestParameters").unwrap_or(&Value::Null);
-    // EKS's calls have their cluster in the path, which CloudTrail calls `name`.
-    let cluster = (service == Service::Eks)
-        .then(|| text(asked, "clusterName").or_else(|| text(asked, "name")).or_else(|| tagged(asked)));
+    let (cluster, principal) = match service {
+        Service::Iam => (None, None),
+        Service::Eks => match about(asked) {
+            Some(about) => about,
+            None => return Heard::Nothing,
+        },
+    };
     Heard::Event(Event {
         service,
         name,
@@ -111,17 +122,39 @@ fn of(event: &Value) -> Heard {
         by: detail.get("userIdentity").and_then(|who| text(who, "arn")),
         user: text(asked, "userName"),
         group: text(asked, "groupName"),
-        role: text(asked, "roleName").or_else(|| text(asked, "principalArn")),
-        cluster: cluster.flatten(),
+        role: text(asked, "roleName"),
+        cluster,
+        principal,
     })
 }
 
-/// Of bounded length and in one line: it goes into logs.
-/// The cluster of `arn:aws:eks:REGION:ACCOUNT:access-entry/CLUSTER/…`, of a call that tags it.
-fn tagged(asked: &Value) -> Option<String> {
-    text(asked, "resourceArn")?.split('/').nth(1).map(str::to_owned)
+/// Cluster and principal of a call to EKS; `None`: it is about something else, a node group's tags.
+fn about(asked: &Value) -> Option<(Option<String>, Option<String>)> {
+    let Some(tagged) = arn(asked, "resourceArn") else {
+        // What is in the path of a call CloudTrail calls `name`.
+        let cluster = text(asked, "clusterName").or_else(|| text(asked, "name"));
+        return Some((cluster, arn(asked, "principalArn").map(|arn| without_path(&arn))));
+    };
+    let parts: Vec<&str> = tagged.splitn(6, ':').collect();
+    let ["arn", partition, "eks", _, _, resource] = parts.as_slice() else { return None };
+    match resource.split('/').collect::<Vec<&str>>().as_slice() {
+        ["cluster", cluster] => Some((Some((*cluster).to_owned()), None)),
+        ["access-entry", cluster, kind, account, name, _] => {
+            let principal = format!("arn:{partition}:iam::{account}:{kind}/{name}");
+            Some((Some((*cluster).to_owned()), Some(without_path(&principal))))
+        }
+        _ => None,
+    }
 }
 
+/// Whole or not at all. CloudTrail has it as it stood in the call: in a path, percent-encoded.
+fn arn(within: &Value, name: &str) -> Option<String> {
+    let found = within.get(name)?.as_str().filter(|found| found.len() <= LONGEST_ARN)?;
+    let plain = percent_decode_str(found).decode_utf8().ok()?;
+    (plain.starts_with("arn:") && plain.bytes().all(|b| b.is_ascii_graphic())).then(|| plain.into_owned())
+}
+
+/// Of bounded length and in one line: it goes into logs.
 fn text(within: &Value, name: &str) -> Option<String> {
     let found = within.get(name)?.as_str()?;
     Some(found.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect())
@@ -173,6 +206,39 @@ mod tests {
             let Heard::Event(event) = heard(&event.to_string()) else { panic!("{name}") };
             assert_eq!((event.service, event.cluster.as_deref()), (Service::Eks, Some("hyades")));
         }
+    }
+
+    #[test]
+    fn the_principal_is_named_if_the_call_does() {
+        let mut event = joined();
+        event["detail"]["eventSource"] = "eks.amazonaws.com".into();
+        let bare = Some("arn:aws:iam::123456789012:role/erin-kube");
+        let entry = "arn:aws:eks:us-east-1:123456789012:access-entry/hyades/role/123456789012/erin-kube/1ec5";
+        let encoded = |arn: &str| arn.replace(':', "%3A").replace('/', "%2F");
+        let role = "arn:aws:iam::123456789012:role/stockade/kube/erin-kube";
+        for (name, parameters, principal) in [
+            ("UpdateAccessEntry", json!({ "name": "hyades", "principalArn": role }), bare),
+            ("AssociateAccessPolicy", json!({ "name": "hyades", "principalArn": encoded(role) }), bare),
+            ("TagResource", json!({ "resourceArn": entry }), bare),
+            ("UntagResource", json!({ "resourceArn": encoded(entry) }), bare),
+            ("TagResource", json!({ "resourceArn": "arn:aws:eks:us-east-1:123456789012:cluster/hyades" }), None),
+            ("UpdateAccessEntry", json!({ "name": "hyades", "principalArn": "erin" }), None),
+            (
+                "UpdateAccessEntry",
+                json!({ "name": "hyades", "principalArn": format!("{role}{}", "x".repeat(9999)) }),
+                None,
+            ),
+            ("UpdateClusterConfig", json!({ "name": "hyades" }), None),
+        ] {
+            event["detail"]["eventName"] = name.into();
+            event["detail"]["requestParameters"] = parameters;
+            let Heard::Event(event) = heard(&event.to_string()) else { panic!("{name}") };
+            assert_eq!((event.cluster.as_deref(), event.principal.as_deref()), (Some("hyades"), principal), "{name}");
+        }
+        event["detail"]["eventName"] = "TagResource".into();
+        let group = "arn:aws:eks:us-east-1:123456789012:nodegroup/hyades/workers/1ec5";
+        event["detail"]["requestParameters"] = json!({ "resourceArn": group });
+        assert_eq!(heard(&event.to_string()), Heard::Nothing);
     }
 
     #[test]

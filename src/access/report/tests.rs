@@ -52,6 +52,7 @@ pub(super) fn hyades() -> Cluster {
         cluster_bindings: Default::default(),
         bindings: Default::default(),
         entries: Default::default(),
+        crowded: BTreeSet::new(),
         aws_auth: AwsAuth::default(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,6 +22,9 @@ use crate::config::Terms;
 const ADMINS: &str = "k8s-admin@hyades";
 const USERS: &str = "k8s-user@hyades@taurus";
 
+/// Whoever counts turns up as often as they are taken.
+const RESTLESS: &str = "restless";
+
 /// Leases in memory.
 #[derive(Clone, Default)]
 pub(super) struct Leases(Arc<Mutex<BTreeMap<String, (Option<&'static str>, &'static str)>>>);
@@ -38,7 +42,10 @@ impl Turns for Lessee {
             Some(other) if *other != self.name => Ok(Turn::Theirs((*other).to_owned())),
             _ => {
                 *holder = Some(self.name);
-                let before = std::mem::replace(last, self.name);
+                let before = *last;
+                if before != RESTLESS {
+                    *last = self.name;
+                }
                 Ok(if before == self.name { Turn::Ours } else { Turn::After })
             }
         }
@@ -315,6 +322,64 @@ async fn after_anothers_turn_all_is_read_again() {
     assert_eq!(admins(&simulated.world()), names(&[]));
 }
 
+/// Whoever may write Leases in one cluster holds up that cluster for a while, and no other for a moment.
+#[tokio::test]
+async fn whoever_keeps_a_turn_for_ever_stops_nobody() {
+    for claim in [(Some("another"), "another"), (None, RESTLESS)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (simulated, daemon) = settled(folder.path(), &["bob"]).await;
+        drop(daemon);
+        let leases = Leases::default();
+        leases.0.lock().unwrap().insert("hyades".into(), claim);
+        simulated.by_hand(|world| leave(world, ADMINS, "bob"));
+        simulated.by_hand(|world| join(world, "k8s-user@pleiades", &["alice"]));
+        for (minutes, alone) in [(0, false), (14, false), (15, true)] {
+            // Started again each time: what it waits for is remembered.
+            let mut daemon = Daemon::new(&simulated, folder.path(), &leases, "one");
+            let outcome = daemon.course.cycle(NOW + minutes * 60).await.unwrap();
+            let world = simulated.world();
+            assert!(
+                read(&world, "pleiades").cluster_bindings["k8s-user@pleiades"].is.subjects.contains(&user("alice"))
+            );
+            assert_eq!(outcome.alone.contains("hyades"), alone, "after {minutes} minutes");
+            assert_eq!(outcome.is_whole(), alone, "{:?}", outcome.done);
+            assert!(outcome.done.left.iter().all(|(change, _)| change.target.cluster() != Some("pleiades")));
+            assert_eq!(admins(&world), if alone { names(&[]) } else { names(&["bob"]) });
+            let told = daemon.told();
+            let loud =
+                |event: &Event| matches!(event, Event::AccessProblem { what } if what.starts_with("hyades: lease"));
+            assert_eq!(told.iter().any(loud), alone, "{told:#?}");
+        }
+        leases.0.lock().unwrap().insert("hyades".into(), (None, "one"));
+        let mut daemon = Daemon::new(&simulated, folder.path(), &leases, "one");
+        simulated.by_hand(|world| join(world, ADMINS, &["alice"]));
+        let outcome = daemon.course.cycle(NOW + 16 * 60).await.unwrap();
+        assert!(outcome.is_whole() && outcome.alone.is_empty());
+        let told = daemon.told();
+        assert!(told.iter().any(|event| matches!(event, Event::AccessProblemOver { .. })), "{told:#?}");
+    }
+}
+
+/// Another had a turn and did the work: that one waits for nothing when it needs a turn the next time.
+#[tokio::test]
+async fn a_peer_that_did_the_work_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (simulated, _) = settled(folder.path(), &[]).await;
+    let leases = Leases::default();
+    let mut daemon = Daemon::new(&simulated, folder.path(), &leases, "two");
+    let peer = || leases.0.lock().unwrap().insert("hyades".into(), (Some("another"), "another"));
+    peer();
+    simulated.by_hand(|world| join(world, ADMINS, &["alice"]));
+    let before = simulated.world();
+    assert!(!daemon.course.cycle(NOW).await.unwrap().is_whole());
+    simulated.by_hand(|world| leave(world, ADMINS, "alice"));
+    simulated.by_hand(|world| world.directory.roles = before.directory.roles.clone());
+    assert!(daemon.course.cycle(NOW + 60).await.unwrap().is_whole(), "nothing to do");
+    simulated.by_hand(|world| join(world, ADMINS, &["bob"]));
+    let outcome = daemon.course.cycle(NOW + 3600).await.unwrap();
+    assert!(outcome.alone.is_empty() && !outcome.is_whole(), "its clock begins anew");
+}
+
 #[tokio::test]
 async fn whoever_left_while_nobody_watched_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -351,6 +416,60 @@ async fn told_to_stop_it_begins_nothing() {
     daemon.stop.send_replace(true);
     assert!(matches!(daemon.course.cycle(NOW).await, Err(CycleError::Stopped)));
     assert_eq!(admins(&simulated.world()), names(&[]));
+}
+
+/// "a cluster whose API is down for a day": the others go on, nothing of it is taken away, and its first cycle after that
+/// is enough. A day passes at once here.
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_away_for_a_day_stops_nobody() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let folder = tempfile::tempdir().unwrap();
+    let (simulated, daemon) = settled(folder.path(), &["alice"]).await;
+    let Daemon { course, trail, stop } = daemon;
+    let board = Arc::new(Board::new(course.pause(), || 0));
+    let (_tell, told) = mpsc::channel(1);
+    let held = simulated.world().clusters["hyades"].clone();
+    simulated.by_hand(|world| drop(world.clusters.insert("hyades".into(), Seen::Away("no route".into()))));
+    let (calls, roles) = (simulated.calls(), simulated.world().directory.roles);
+    let watching = tokio::spawn(crate::access::watch::watch(course, board.clone(), told));
+    for hour in 0..24 {
+        let joins = hour % 2 == 0;
+        simulated.by_hand(|world| match joins {
+            true => join(world, "k8s-user@pleiades", &["bob"]),
+            false => leave(world, "k8s-user@pleiades", "bob"),
+        });
+        // Meanwhile there, where nobody can be asked.
+        simulated.by_hand(|world| match joins {
+            true => join(world, ADMINS, &["bob"]),
+            false => leave(world, ADMINS, "bob"),
+        });
+        tokio::time::sleep(HOUR).await;
+        let world = simulated.world();
+        let bound = read(&world, "pleiades").cluster_bindings.get("k8s-user@pleiades");
+        assert_eq!(bound.is_some_and(|bound| bound.is.subjects.contains(&user("bob"))), joins, "in hour {hour}");
+        assert!(roles.iter().all(|(name, role)| world.directory.roles.get(name) == Some(role)), "in hour {hour}");
+        let said = board.sentence();
+        assert!(said.starts_with("ok, but hyades cannot be read since 2"), "{said}");
+    }
+    // Four reads a cycle of five minutes, and a change of a few calls each hour.
+    let calls = simulated.calls() - calls;
+    assert!((700..1600).contains(&calls), "{calls} calls in a day");
+    simulated.by_hand(|world| {
+        world.clusters.insert("hyades".into(), held);
+        leave(world, ADMINS, "alice");
+        join(world, ADMINS, &["bob"]);
+    });
+    tokio::time::sleep(HOUR / 10).await;
+    assert_eq!(admins(&simulated.world()), names(&["bob"]));
+    assert_eq!(planned(&simulated.world(), &terms("")).changes, []);
+    assert_eq!(board.sentence(), "ok\n");
+    stop.send_replace(true);
+    watching.await.unwrap();
+    let Trail::Kept(events) = &*trail else { unreachable!() };
+    let events = events.lock().unwrap();
+    let count = |is: fn(&&Event) -> bool| events.iter().filter(is).count();
+    assert_eq!(count(|event| matches!(event, Event::AccessUnread { .. })), 1, "told once");
+    assert_eq!(count(|event| matches!(event, Event::AccessRead { .. })), 1);
 }
 
 /// Minutes pass at once here: a pause that is not cut short by a notice would show in the clock.

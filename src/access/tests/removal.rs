@@ -234,6 +234,21 @@ fn who_is_locked_has_nothing_on_clusters_and_keeps_the_roles() {
     );
 }
 
+/// What its admin does to a namespace is told, and neither the namespace's groups nor anybody else suffer.
+#[test]
+fn a_crowded_namespace_is_told_and_its_grants_stay() {
+    let (terms, mut world) = (terms(""), hyades());
+    join(&mut world, "k8s-admin@hyades@taurus", &["alice"]);
+    let mut world = settled(world, &terms);
+    read_mut(&mut world, "hyades").crowded.insert("taurus".into());
+    let plan = planned(&world, &terms);
+    assert_eq!(lines(&plan), [""; 0]);
+    assert!(problems(&plan)[0].starts_with("namespace taurus: it has so many"), "{:?}", problems(&plan));
+    leave(&mut world, "k8s-admin@hyades@taurus", "alice");
+    let taken = lines(&planned(&world, &terms));
+    assert!(taken.contains(&"- hyades: RoleBinding taurus/k8s-admin@hyades@taurus".into()), "{taken:?}");
+}
+
 #[test]
 fn a_jails_role_that_a_hand_lets_in_is_told() {
     let (terms, mut world) = (terms(""), many(1));

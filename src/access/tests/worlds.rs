@@ -76,6 +76,7 @@ pub(super) fn cluster<const N: usize>(mode: Mode, namespaces: [&str; N]) -> Clus
         cluster_bindings: BTreeMap::new(),
         bindings: BTreeMap::new(),
         entries: BTreeMap::new(),
+        crowded: BTreeSet::new(),
         aws_auth: AwsAuth::default(),
     }
 }

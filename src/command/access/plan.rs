@@ -8,10 +8,13 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::Output;
+use crate::access::apply::places;
 use crate::access::connect::Connected;
 use crate::access::cycle::look;
+use crate::access::fleet::Fleet;
+use crate::access::lease::NAME;
 use crate::access::memory::Memory;
-use crate::access::plan::{Plan, plan};
+use crate::access::plan::{Plan, Problem, plan};
 use crate::access::print;
 use crate::access::report::lint;
 use crate::access::watch::now;
@@ -43,7 +46,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let gone = Memory::peek(&terms.rbac.state).gone;
         let (_never, stop) = watch::channel(false);
         let world = look(&*people, &fleet, stop).await?;
-        let plan = plan(&world, &terms, &gone, now());
+        let mut plan = plan(&world, &terms, &gone, now());
+        plan.problems.extend(turns(&plan, &fleet).await);
         let stopped = plan.stop(terms.rbac.most_removed);
         let away = world.clusters.iter().filter_map(|(name, seen)| match seen {
             Seen::Away(why) => Some((name.clone(), why.clone())),
@@ -66,6 +70,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Ok(exit(&plan, away.is_empty()))
     })
+}
+
+/// Where `apply` would have to wait for another; a lease that may not be read is told of by nobody.
+async fn turns(plan: &Plan, fleet: &Fleet) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for cluster in places(&plan.changes).into_iter().flatten() {
+        let turn = fleet.whose_turn(&cluster).await.ok().flatten();
+        problems.extend(turn.map(|what| Problem { subject: format!("lease {NAME}"), cluster: Some(cluster), what }));
+    }
+    problems
 }
 
 fn exit(plan: &Plan, all_read: bool) -> ExitCode {

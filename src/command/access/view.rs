@@ -90,7 +90,20 @@ impl View {
     pub(super) fn warn(&self) -> bool {
         let away = self.away();
         away.iter().for_each(|(name, why)| super::warn(&format!("{name} cannot be read: {why}")));
-        !away.is_empty()
+        let crowded: Vec<String> = self.crowded().collect();
+        for place in &crowded {
+            super::warn(&format!("{place} has too many Roles and RoleBindings to read them all"));
+        }
+        !away.is_empty() || !crowded.is_empty()
+    }
+
+    /// Namespaces of which not everything was read.
+    fn crowded(&self) -> impl Iterator<Item = String> {
+        let read = self.world.clusters.iter().filter_map(|(name, seen)| match seen {
+            Seen::Read(cluster) => Some((name, cluster)),
+            Seen::Away(_) => None,
+        });
+        read.flat_map(|(name, cluster)| cluster.crowded.iter().map(move |space| format!("namespace {space} of {name}")))
     }
 
     pub(super) fn away_names(&self) -> BTreeSet<String> {

@@ -68,6 +68,24 @@ fn a_group_named_for_a_cluster_is_access_to_it() {
     }
 }
 
+/// A path is the only mark that a group of IAM has: the same name below another one is somebody else's.
+#[test]
+fn a_group_of_access_counts_where_access_reads_it() {
+    let rbac = rbac(&["admin"]);
+    for (path, read) in
+        [("/stockade/", true), ("/stockade/team/", true), ("/", false), ("/team/", false), ("/stock", false)]
+    {
+        assert_eq!(counts(Some(&rbac), "k8s-admin@hyades", path), read, "{path}");
+        assert_eq!(counts(Some(&rbac), "k8s-nolevel@hyades@x", path), read, "{path}");
+        assert!(counts(Some(&rbac), "developers", path) && counts(Some(&rbac), "k8s-team", path));
+        assert!(counts(None, "k8s-admin@hyades", path), "without [rbac] it is a group like any other");
+    }
+    for members in [MembersFrom::Tag("t".into()), MembersFrom::File] {
+        let elsewhere = Rbac { members, ..rbac.clone() };
+        assert!(!counts(Some(&elsewhere), "k8s-admin@hyades", "/stockade/"), "membership is said elsewhere");
+    }
+}
+
 fn said_without(kube: &Kube, group: &str) -> (bool, String) {
     said(kube, &[group], "hyades", &[])
 }

@@ -8,7 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::task::{JoinError, JoinSet};
 
 use super::{Keys, Origin, Record};
+use crate::config::rbac::{MembersFrom, Rbac};
 use crate::identity::Principal;
+use crate::policy::kube::{counts, is_of_access};
 use crate::privsep::message::Refusal;
 use crate::warden::authority::refusal_of;
 
@@ -26,23 +28,26 @@ pub trait People: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Iam {
     client: Client,
-    tag: Arc<RwLock<Option<String>>>,
+    rbac: Arc<RwLock<Option<Rbac>>>,
 }
 
 impl Iam {
     pub fn new(client: Client) -> Self {
-        Self { client, tag: Arc::default() }
+        Self { client, rbac: Arc::default() }
     }
 
-    /// From now on the names in this tag of a user are groups too, those that are access to clusters: whoever may tag users
-    /// must not put them into any other.
-    pub fn heed_tag(&self, tag: Option<String>) {
-        *self.tag.write().unwrap_or_else(PoisonError::into_inner) = tag;
+    /// From now on groups that are access to clusters count where `[rbac]` says that they are: below its path, or in a tag
+    /// of users. The names in a tag are no other groups: whoever may tag users must not put them into any.
+    pub fn heed(&self, rbac: Option<Rbac>) {
+        *self.rbac.write().unwrap_or_else(PoisonError::into_inner) = rbac;
+    }
+
+    fn rbac(&self) -> Option<Rbac> {
+        self.rbac.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn tagged(&self, user: &Principal) -> Result<BTreeSet<String>, Refusal> {
-        let tag = self.tag.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(tag) = tag else { return Ok(BTreeSet::new()) };
+        let Some(MembersFrom::Tag(tag)) = self.rbac().map(|rbac| rbac.members) else { return Ok(BTreeSet::new()) };
         let said = match self.client.get_user().user_name(user.as_str()).send().await {
             Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_entity_exception()) => {
                 return Ok(BTreeSet::new());
@@ -105,14 +110,15 @@ impl Iam {
 
     async fn groups(&self, user: &Principal) -> Result<BTreeSet<String>, Refusal> {
         let mut pages = self.client.list_groups_for_user().user_name(user.as_str()).into_paginator().send();
-        let mut groups = BTreeSet::new();
+        let (mut groups, rbac) = (BTreeSet::new(), self.rbac());
         for _ in 0..PAGES {
             let page = match pages.next().await {
                 None => break,
                 Some(Err(error)) if error.as_service_error().is_some_and(|e| e.is_no_such_entity_exception()) => break,
                 Some(answer) => answer.map_err(|error| refusal_of(&error))?,
             };
-            groups.extend(page.groups().iter().map(|group| group.group_name().to_owned()));
+            let counted = page.groups().iter().filter(|group| counts(rbac.as_ref(), group.group_name(), group.path()));
+            groups.extend(counted.map(|group| group.group_name().to_owned()));
         }
         Ok(groups)
     }
@@ -128,7 +134,7 @@ impl People for Iam {
 
 /// The names in a tag that are access to clusters. IAM allows no comma there.
 fn access(value: &str) -> impl Iterator<Item = String> {
-    let names = value.split([' ', '+']).filter(|name| name.starts_with("k8s-") && name.contains('@'));
+    let names = value.split([' ', '+']).filter(|name| is_of_access(name));
     names.map(str::to_owned)
 }
 
