@@ -18,7 +18,8 @@ use super::yard::{Door, Material, SOON, Yard, cluster};
 use crate::audit::KubeStage;
 use crate::config::Clocks;
 use crate::identity::Pattern;
-use crate::privsep::message::{KubeStream, MayBe, Pass, StreamProtocol, WardenToPorter};
+use crate::privsep::message::{MayBe, Pass, StreamProtocol, WardenToPorter};
+use crate::recording::KubeStream;
 
 const WATCH: &str = "GET /clusters/hyades/api/v1/pods?watch=true&x=/stream";
 const EXEC: &str = "/clusters/hyades/api/v1/namespaces/default/pods/web/exec?container=c&command=sh&command=-c&tty=true&stdin=true&x=/exec";
@@ -218,9 +219,9 @@ async fn exec_is_the_keepers_from_its_101_on() {
             (KubeStage::ResponseStarted, 101, &["sh".into(), "-c".into()][..])
         );
         client.write_all(b"typed").await.unwrap();
-        let (stream, (mut near, mut far), early) = kept(&yard).await;
-        assert_eq!((stream.protocol, stream.pod.as_str(), stream.container.as_deref()), (protocol, "web", Some("c")));
-        assert!(stream.terminal && stream.stdin && stream.audit_id == began.audit_id, "{stream:?}");
+        let ((stream, spoken), (mut near, mut far), early) = kept(&yard).await;
+        assert_eq!((spoken, stream.pod.as_str(), stream.container.as_deref()), (protocol, "web", Some("c")));
+        assert!(stream.terminal && stream.audit_id == began.audit_id, "{stream:?}");
         // What the client sends the keeper reads; the cluster hears only what the keeper passes on, and echoes it.
         expect(&mut near, "typed".get(early.len()..).unwrap()).await;
         far.write_all(b"passed").await.unwrap();
