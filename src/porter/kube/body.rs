@@ -15,7 +15,7 @@ use super::record::{End, Record};
 use super::upstream::{Lane, Upstream};
 
 /// The most of a body that an event takes.
-const MOST_KEPT: usize = 64 * 1024;
+pub const MOST_KEPT: usize = 64 * 1024;
 
 /// What went through, in bytes.
 #[derive(Debug, Default)]
@@ -175,5 +175,22 @@ impl Body for Carried {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_body_is_kept_and_no_more() {
+        let count = Count::default();
+        for _ in 0..3 {
+            count.keep(&[b'a'; MOST_KEPT / 3]);
+        }
+        assert!(!count.kept.lock().unwrap().cut);
+        count.keep(b"bcd");
+        let kept = count.kept.lock().unwrap();
+        assert!(kept.cut && kept.bytes.len() == MOST_KEPT && kept.bytes.ends_with(b"ab"));
     }
 }

@@ -8,6 +8,7 @@
 mod asker;
 mod body;
 mod cluster;
+mod content;
 mod headers;
 mod laptop;
 mod pump;
