@@ -185,8 +185,37 @@ async fn what_is_gained_and_what_the_cluster_was_not_told_end_nothing() {
     expect(&mut watch, "3\r\none\r\n").await;
 }
 
+/// What is short goes in one piece, and so its length is known, though the cluster told none; what takes long does not
+/// wait for its end.
+#[tokio::test]
+async fn a_short_answer_is_one_piece_and_a_slow_one_comes_as_it_comes() {
+    for protocol in ["h2", "http/1.1"] {
+        let (api, yard) = (Api::new(&[protocol]).await, Yard::new());
+        let door = yard.to(&api);
+        let said = door.ask("GET /clusters/hyades/parts", "").await;
+        assert_eq!(
+            (said.headers.get("content-length").map(String::as_str), said.body.as_str()),
+            (Some("8"), "in parts")
+        );
+        assert_eq!(yard.told().await.got, 8);
+        let (mut slow, said) = door.begin("GET /clusters/hyades/stream", "").await;
+        assert_eq!((said.status, said.headers.get("content-length")), (200, None));
+        for piece in ["one", "two"] {
+            api.pieces.send(Bytes::from(piece)).await.unwrap();
+            expect(&mut slow, &format!("3\r\n{piece}\r\n")).await;
+        }
+        api.pieces.send(Bytes::new()).await.unwrap();
+        ends(&mut slow).await;
+        let told = yard.told().await;
+        assert_eq!(
+            (told.stage, told.got, told.trouble.as_deref()),
+            (KubeStage::Panic, 6, Some("the cluster broke off"))
+        );
+    }
+}
+
 /// What the keeper is given: the stream, the client's socket and the porter's.
-async fn kept(yard: &Yard) -> (KubeStream, (TcpStream, UnixStream), Vec<u8>) {
+async fn kept(yard: &Yard) -> ((KubeStream, StreamProtocol), (TcpStream, UnixStream), Vec<u8>) {
     let (stream, from_client, descriptors) = timeout(SOON, yard.streams.lock().await.recv()).await.unwrap().unwrap();
     let [client, porter]: [OwnedFd; 2] = descriptors.try_into().unwrap();
     let client = std::net::TcpStream::from(client);
