@@ -6,7 +6,7 @@
 pub use crate::config::fuzz::configuration;
 pub use crate::identity::fuzz::keys;
 pub use crate::keeper::kube_streams;
-pub use crate::porter::fuzz::{doors, egress, kube};
+pub use crate::porter::fuzz::{doors, egress, kube, kube_bodies};
 pub use crate::privsep::fuzz::{messages, streams};
 pub use crate::recording::fuzz::recordings;
 
@@ -17,6 +17,7 @@ pub const LAWS: &[(&str, fn(&[u8]))] = &[
     ("egress", egress),
     ("keys", keys),
     ("kube", kube),
+    ("kube_bodies", kube_bodies),
     ("kube_streams", kube_streams),
     ("messages", messages),
     ("recordings", recordings),
@@ -96,6 +97,11 @@ mod tests {
     #[test]
     fn any_request_to_a_cluster() {
         tried("kube", 4000);
+    }
+
+    #[test]
+    fn any_body_of_a_request_to_a_cluster() {
+        tried("kube_bodies", 2000);
     }
 
     #[test]

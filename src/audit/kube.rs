@@ -84,10 +84,25 @@ pub enum KubeBody {
     /// JSON, whole.
     #[n(0)]
     Whole(#[n(0)] String),
-    /// The beginning of what is longer than an event may be.
+    /// JSON of which an event may have only the beginning.
     #[n(1)]
-    Cut(#[n(0)] String),
-    /// Not JSON: its content type.
+    Cut {
+        #[n(0)]
+        begins: String,
+        /// Of all of it.
+        #[n(1)]
+        length: u64,
+    },
+    /// Another thing, as JSON.
     #[n(2)]
-    Other(#[n(0)] String),
+    Read {
+        #[n(0)]
+        json: String,
+        /// What it is, and how much of it was read.
+        #[n(1)]
+        of: String,
+    },
+    /// What it claims to be, and why nothing of it is here.
+    #[n(3)]
+    Unread(#[n(0)] String),
 }

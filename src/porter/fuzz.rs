@@ -16,7 +16,7 @@ use crate::privsep::message::{Grant, Refusal};
 use crate::session::SessionId;
 
 pub use super::egress::fuzz::hello;
-pub use super::kube::fuzz::request as kube;
+pub use super::kube::fuzz::{body as kube_bodies, request as kube};
 
 const NOW: i64 = 1_700_000_000;
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG";

@@ -15,7 +15,7 @@ use super::Role;
 pub use self::gate::{Claim, GateToWarden, WardenToGate};
 pub use self::jailer::{JailerToGate, JailerToKeeper, JailerToPorter, JailerToTally, JailerToWarden, WardenToJailer};
 pub use self::keeper::{KeeperToTally, KeeperToWarden, PorterToKeeper, TallyToKeeper, ToKeeper, WardenToKeeper};
-pub use self::kube::{Cluster, Credential, KubeStream, MayBe, Pass, StreamProtocol, Way};
+pub use self::kube::{Cluster, Credential, MayBe, Pass, StreamProtocol, Way};
 pub use self::portal::{PortalToPorter, PorterToPortal};
 pub use self::porter::{Grant, Refusal, WardenToPorter};
 pub use crate::session::FIRST_STREAM;

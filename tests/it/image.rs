@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::yard::{Terminal, Yard, layout};
+use crate::yard::{Terminal, Yard, layout, spawn_with};
 
 const TOOLS: [&str; 4] = ["aws-iam-authenticator", "helm", "k9s", "kubectl"];
 /// Two clusters, as kubectl writes them; the third context is described as people do.
@@ -222,6 +222,25 @@ fn the_image_says_what_it_contains() {
     let broken = yard.path("broken.json");
     std::fs::write(&broken, inside.replacen("\"library\"", "\"book\"", 1)).unwrap();
     assert!(!validate(&broken).status.success(), "the validator looks");
+}
+
+/// "Image build is reproducible (two builds, same digest)". The second one takes minutes: without `STOCKADE_SOAK` the first
+/// alone is looked at, whose blobs must be what their names say.
+#[test]
+fn soak_two_builds_of_the_image_are_one() {
+    let blobs = layout().join("blobs/sha256");
+    for blob in std::fs::read_dir(blobs).unwrap().map(|entry| entry.unwrap().path()) {
+        let mut sum = Command::new("sha256sum");
+        sum.arg(&blob);
+        let said = spawn_with(sum, None).wait().ok();
+        assert_eq!(said.split(' ').next(), blob.file_name().and_then(|name| name.to_str()));
+    }
+    if std::env::var_os("STOCKADE_SOAK").is_some() {
+        let check = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/check-reproducible");
+        let ran = Command::new(check).stderr(Stdio::inherit()).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("two builds are one"), "{said}");
+    }
 }
 
 fn validate(contents: &Path) -> std::process::Output {

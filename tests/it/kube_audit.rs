@@ -96,6 +96,72 @@ fn bodies_are_noted_secrets_are_not_discovery_is_silence() {
     assert!(!all.contains("the-secret-itself") && !all.contains("dGhlLXNlY3JldC1pdHNlbGY"));
 }
 
+/// A pod in YAML, by whoever speaks to API servers without kubectl.
+const BY_HAND: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: by-hand}
+spec:
+  nodeName: node-0
+  containers:
+  - name: app
+    image: none.invalid/by-hand # as people write it
+    command: [sleep, '79']
+";
+
+/// The same, for what says it in YAML (`apply --server-side`) or in protobuf (kubectl's own types); and what is not read
+/// says that.
+#[test]
+fn bodies_that_are_no_json_are_noted_too() {
+    let clusters = Clusters::start();
+    let namespace = clusters.hyades().namespace("forms");
+    let yard = bastion(clusters);
+    let place = format!("http://127.0.0.1:6443/clusters/hyades/api/v1/namespaces/{namespace}/pods");
+    let ran = yard.ssh("alice").input(BY_HAND).run(&format!(
+        "set -e; cat > by-hand; alias k='kubectl -n {namespace}'; shopt -s expand_aliases
+         k apply --server-side -f - < <(sed s/by-hand/applied/ by-hand) >&2
+         curl -fsS -X PATCH -H 'Content-Type: application/apply-patch+yaml' --data-binary @by-hand '{place}/by-hand?fieldManager=hand' >&2
+         k create deployment made --image none.invalid/made -- sleep 80 >&2
+         (cat by-hand; head -c 70000 /dev/zero | tr '\\0' '#') > long
+         curl -fsS -X PATCH -H 'Content-Type: application/apply-patch+yaml' --data-binary @long '{place}/by-hand?fieldManager=hand' >&2
+         curl -sS -H 'Content-Type: application/cbor' --data-binary x -o /dev/null -w '%{{http_code}}' '{place}'"
+    ));
+    assert_eq!(ran.ok(), "415", "{ran:?}");
+    let told = |right: &dyn Fn(&Value) -> bool| {
+        let event = yard.audit().wait_for("SK5201I", |event| {
+            let kubernetes = &event["unmapped"]["kubernetes"];
+            kubernetes["objectRef"]["namespace"] == *namespace && right(kubernetes)
+        });
+        let kubernetes = &event["unmapped"]["kubernetes"];
+        (kubernetes["requestObject"].clone(), kubernetes["annotations"]["stockade.dev/body"].clone())
+    };
+    let runs = |container: &Value, name: &str, seconds: &str| {
+        let image = format!("none.invalid/{name}");
+        assert_eq!(
+            (&container["image"], &container["command"]),
+            (&image.into(), &serde_json::json!(["sleep", seconds]))
+        );
+    };
+    let patched =
+        |name: &'static str| move |event: &Value| event["verb"] == "patch" && event["objectRef"]["name"] == name;
+    let (applied, note) = told(&patched("applied"));
+    runs(&applied["spec"]["containers"][0], "applied", "79");
+    assert!(note.is_null(), "kubectl's YAML is JSON: {note}");
+    let (by_hand, note) = told(&patched("by-hand"));
+    runs(&by_hand["spec"]["containers"][0], "by-hand", "79");
+    assert_eq!(note, "YAML");
+    let (made, note) = told(&|event| event["objectRef"]["resource"] == "deployments");
+    runs(&made["template"]["containers"][0], "made", "80");
+    assert!(note.as_str().unwrap().starts_with("protobuf: ") && made["metadata"]["name"] == "made", "{note} {made}");
+    let unread = |what: &'static str| {
+        move |event: &Value| event["annotations"]["stockade.dev/body"].as_str().is_some_and(|note| note.contains(what))
+    };
+    let (object, note) = told(&unread("longer"));
+    let length = BY_HAND.len() + 70_000;
+    assert_eq!((object, note), (Value::Null, format!("longer than 65536 bytes: {length} bytes, not read").into()));
+    assert_eq!(told(&unread("cbor")).1, "application/cbor: 1 bytes, not read");
+}
+
 /// "exec and attach also with command, container, and their streams recorded like a PTY (stdin, stdout, stderr,
 /// resize)"
 #[test]

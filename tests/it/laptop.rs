@@ -260,8 +260,14 @@ fn a_locked_session_ends_with_its_streams() {
     assert_eq!(asked(), before);
     // A grant is a session, too.
     let [grant] = grants(&yard, "alice").try_into().expect("one grant");
+    // Over a connection that is kept its token was fetched, too, and the next one would be.
+    let path = format!("ControlPath={}", yard.path("mux").display());
+    let mut master = yard.ssh("alice").option("ControlMaster=yes").option(&path).arg("-N").begin("");
+    until("the connection that is kept", || yard.path("mux").exists().then_some(()));
+    yard.ssh("alice").option("ControlMaster=no").option(&path).run("stockade token hyades").ok();
     lock(&yard, &["add", "--session", &grant, "--reason", "odd"]).ok();
     outside.end();
+    until("the end of the connection", || (!master.is_running()).then_some(()));
     assert_eq!(other.shell("echo still here"), "still here");
 }
 

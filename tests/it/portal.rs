@@ -89,6 +89,9 @@ fn who_has_a_token_is_never_taken_for_a_stranger() {
     let shamed = |event: &Value| event["src_endpoint"]["ip"] == "127.0.0.8";
     yard.audit().wait_for("SK1002W", shamed);
     assert_eq!(yard.audit().of("SK1002W").into_iter().filter(shamed).count(), 1);
+    // Each had a connection of its own: the meter is the grant's.
+    let told = yard.audit().of("SK5202W").len();
+    assert!((10..30).contains(&told), "{told} of 40 refusals are told");
 }
 
 /// A certificate lives shorter than a bastion runs.

@@ -14,7 +14,7 @@ const NEAR_THE_FLOOR: &[&str] = &["jailer", "keeper", "tally", "privsep", "loade
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("loader", "jailer", "the loader makes the jailer's plan, a value"),
     ("privsep", "audit", "a message carries an event"),
-    ("privsep", "recording", "a message carries a recording's header and an exec"),
+    ("privsep", "recording", "a message carries a recording's header, an exec and a stream"),
     ("audit", "privsep", "an event names a role"),
     ("access", "warden", "AWS's clients and the look for clusters, of which each process makes its own"),
 ];

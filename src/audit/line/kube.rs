@@ -133,8 +133,8 @@ fn request(session: &SessionId, user: &str, record: &KubeRecord) -> Told {
     if let Some(trouble) = &record.trouble {
         told = told.and("trouble", trouble.as_str());
     }
-    if let Some(KubeBody::Cut(text)) = &record.body {
-        told = told.and("request_body_begins", text.as_str());
+    if let Some(KubeBody::Cut { begins, .. }) = &record.body {
+        told = told.and("request_body_begins", begins.as_str());
     }
     if !(100..400).contains(status) || record.trouble.is_some() {
         told = told.failed();
@@ -182,24 +182,34 @@ fn kubernetes(session: &SessionId, user: &str, record: &KubeRecord) -> Value {
     if record.status != 0 {
         event["responseStatus"] = json!({ "metadata": {}, "code": record.status });
     }
-    match &record.body {
-        None => {}
-        Some(KubeBody::Other(kind)) => drop(notes.insert("stockade.dev/content-type".into(), json!(cut(kind)))),
-        Some(body) => match whole(body) {
-            Some(body) => event["requestObject"] = body,
+    if let Some(body) = &record.body {
+        let (object, note) = tell_body(body);
+        if let Some(note) = note {
+            notes.insert("stockade.dev/body".into(), json!(cut(&note)));
+        }
+        match object {
+            Some(object) => event["requestObject"] = object,
             // As the API server marks an event that was too long.
             None => drop(notes.insert("audit.k8s.io/truncated".into(), json!("true"))),
-        },
+        }
     }
     event["annotations"] = Value::Object(notes);
     event
 }
 
-/// `None` where it is too long to be written, or not what it claims to be.
-fn whole(body: &KubeBody) -> Option<Value> {
+/// The object, where there is one, and what must be said of it.
+fn tell_body(body: &KubeBody) -> (Option<Value>, Option<String>) {
+    let parsed = |json: &str| serde_json::from_str(json).ok().filter(|_| json.len() <= LONGEST_BODY);
     match body {
-        KubeBody::Whole(text) if text.len() <= LONGEST_BODY => serde_json::from_str(text).ok(),
-        _ => None,
+        KubeBody::Whole(json) => match parsed(json) {
+            Some(object) => (Some(object), None),
+            None => (None, Some(format!("no JSON: {} bytes, not read", json.len()))),
+        },
+        KubeBody::Read { json, of } => (parsed(json), Some(of.clone())),
+        KubeBody::Cut { begins, length } => {
+            (None, Some(format!("JSON of {length} bytes, of which {} are kept", begins.len())))
+        }
+        KubeBody::Unread(why) => (None, Some(why.clone())),
     }
 }
 
@@ -344,11 +354,15 @@ mod tests {
 
     #[test]
     fn what_is_too_long_says_so_and_what_failed_too() {
-        let long = format!("\"{}\"", "\u{7f}".repeat(LONGEST_BODY));
-        for body in [KubeBody::Whole(long), KubeBody::Whole("{".into()), KubeBody::Cut("{\"a\":".into())] {
+        for (body, why) in [
+            (KubeBody::Whole("{".into()), "no JSON: 1 bytes, not read"),
+            (KubeBody::Cut { begins: "{\"a\":".into(), length: 70_000 }, "JSON of 70000 bytes, of which 5 are kept"),
+            (KubeBody::Unread("application/cbor: 3 bytes, not read".into()), "application/cbor: 3 bytes, not read"),
+        ] {
             let told = read(KubeRecord { body: Some(body), ..record() });
             let event = &told["unmapped"]["kubernetes"];
             assert_eq!(event["annotations"]["audit.k8s.io/truncated"], "true");
+            assert_eq!(event["annotations"]["stockade.dev/body"], why);
             assert!(event.get("requestObject").is_none());
         }
         let longest = format!("\"{}\"", "\u{7f}".repeat(LONGEST_BODY - 2));
@@ -364,6 +378,17 @@ mod tests {
         let told = read(KubeRecord { request: plain, status: 403, source: None, ..self::record() });
         assert_eq!((&told["status_id"], &told["message"]), (&json!(2), &json!("alice on hyades: get /healthz: 403")));
         assert!(told["unmapped"]["kubernetes"].get("objectRef").is_none());
+    }
+
+    #[test]
+    fn what_was_no_json_says_what_it_was() {
+        let body = KubeBody::Read { json: "{\"a\":1}".into(), of: "YAML".into() };
+        let told = read(KubeRecord { body: Some(body), ..record() });
+        let event = &told["unmapped"]["kubernetes"];
+        assert_eq!(
+            (&event["requestObject"], &event["annotations"]["stockade.dev/body"]),
+            (&json!({ "a": 1 }), &json!("YAML"))
+        );
     }
 
     #[test]

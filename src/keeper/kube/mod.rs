@@ -26,7 +26,8 @@ use super::desk::Desk;
 use super::session::{MOST_STREAMS, NoStream};
 use crate::privsep::Role;
 use crate::privsep::link::{Link, LinkError};
-use crate::privsep::message::{FIRST_STREAM, KubeStream, Number, PorterToKeeper, Silence};
+use crate::privsep::message::{FIRST_STREAM, Number, PorterToKeeper, Silence, StreamProtocol};
+use crate::recording::KubeStream;
 use crate::session::SessionId;
 use crate::sys::watched::Watched;
 
@@ -43,9 +44,8 @@ impl Desk {
                 PorterToKeeper::Stream { number: ..FIRST_STREAM, .. } => {
                     return self.breach(Role::Porter, "a stream with a channel's number").await;
                 }
-                PorterToKeeper::Stream { session, number, stream, from_client, from_cluster } => {
-                    let early = [from_client, from_cluster].map(Bytes::from);
-                    self.stream(session, number, stream, early, fds).await;
+                PorterToKeeper::Stream { session, number, stream, from_client, protocol } => {
+                    self.stream(session, number, (stream, protocol), from_client.into(), fds).await;
                 }
             }
         }
@@ -56,8 +56,8 @@ impl Desk {
         self: &Arc<Self>,
         id: SessionId,
         wanted: Number,
-        about: Box<KubeStream>,
-        early: [Bytes; 2],
+        (about, protocol): (Box<KubeStream>, StreamProtocol),
+        from_client: Bytes,
         fds: Vec<OwnedFd>,
     ) {
         let Some(session) = self.session(id) else {
@@ -78,7 +78,7 @@ impl Desk {
             }
         };
         let stream = Stream::new(number, session, self.clone(), about);
-        tokio::spawn(stream.run(ends, early));
+        tokio::spawn(stream.run(protocol, ends, from_client));
     }
 }
 

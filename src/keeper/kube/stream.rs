@@ -23,8 +23,8 @@ use crate::keeper::desk::Desk;
 use crate::keeper::ends::{CHUNK, SMALL, write_all};
 use crate::keeper::session::Session;
 use crate::keeper::tape::{Ended, Ticket};
-use crate::privsep::message::{KubeStream, Number};
-use crate::recording::{self, Event};
+use crate::privsep::message::{Number, StreamProtocol};
+use crate::recording::{Event, KubeStream};
 use crate::session::channel_name;
 use crate::sys::watched::Watched;
 
@@ -86,30 +86,29 @@ impl Stream {
         Self { number, session, desk, about, book, sent: AtomicU64::new(0), received: AtomicU64::new(0) }
     }
 
-    /// Runs until both sides have said everything, or one is gone, or the session or its recording is over. `early` is
-    /// what was read of each already.
-    pub(super) async fn run(self, ends: Ends, early: [Bytes; 2]) {
+    /// Runs until both sides have said everything, or one is gone, or the session or its recording is over. `from_client` is
+    /// what was read of it already.
+    pub(super) async fn run(self, protocol: StreamProtocol, ends: Ends, from_client: Bytes) {
         let begun = Instant::now();
         let over = tokio::select! {
             _ = self.session.tape.ended() => Over::Recording,
             () = self.session.closing() => Over::Session,
-            over = self.pass(&ends, early) => over,
+            over = self.pass(protocol, &ends, from_client) => over,
         };
         drop(ends);
         self.close(over, begun).await;
     }
 
-    async fn pass(&self, ends: &Ends, [from_client, from_cluster]: [Bytes; 2]) -> Over {
+    async fn pass(&self, protocol: StreamProtocol, ends: &Ends, from_client: Bytes) -> Over {
         if self.open().await.is_err() {
             return Over::Recording;
         }
-        let [client, cluster] = Decoder::pair(self.about.protocol);
+        let [client, cluster] = Decoder::pair(protocol);
         let room = Semaphore::new(UNSHOWN);
         let (queue, unshown) = mpsc::channel(UNSHOWN / PIECE);
         let mut up = pin!(self.send(ends, client, from_client));
-        let mut down = pin!(async {
-            tokio::try_join!(self.receive(ends, cluster, from_cluster, &room, queue), self.show(ends, unshown))
-        });
+        let mut down =
+            pin!(async { tokio::try_join!(self.receive(ends, cluster, &room, queue), self.show(ends, unshown)) });
         let done = tokio::select! {
             done = &mut down => done.map(|_| Over::Cluster),
             done = &mut up => match done {
@@ -130,7 +129,7 @@ impl Stream {
     /// Until the client has said everything.
     async fn send(&self, ends: &Ends, mut decoder: Decoder, mut early: Bytes) -> Result<(), Over> {
         loop {
-            let data = next(&ends.client, &mut early).await;
+            let data = if early.is_empty() { next(&ends.client).await } else { std::mem::take(&mut early) };
             if data.is_empty() {
                 let _ = shutdown(&ends.cluster, Shutdown::Write);
                 return Ok(());
@@ -172,14 +171,13 @@ impl Stream {
         &self,
         ends: &Ends,
         mut decoder: Decoder,
-        mut early: Bytes,
         room: &'a Semaphore,
         queue: mpsc::Sender<Piece<'a>>,
     ) -> Result<(), Over> {
         loop {
             // What is read must not wait anywhere but in the queue.
             let share = room.acquire_many(CHUNK as u32).await.ok();
-            let data = next(&ends.cluster, &mut early).await;
+            let data = next(&ends.cluster).await;
             if data.is_empty() {
                 return Ok(());
             }
@@ -203,20 +201,10 @@ impl Stream {
     // ---- beginning and end -------------------------------------------------------------------------------------
 
     async fn open(&self) -> Result<(), Ended> {
-        let KubeStream { audit_id, cluster, namespace, pod, container, subresource, command, terminal, .. } =
+        let (number, user, stream) = (self.number, self.session.user.clone(), self.about.clone());
+        self.session.tape.push(Event::KubeStream { number, stream }).await?;
+        let KubeStream { audit_id, cluster, namespace, pod, container, subresource, command, terminal } =
             (*self.about).clone();
-        let stream = recording::KubeStream {
-            audit_id: audit_id.clone(),
-            cluster: cluster.clone(),
-            namespace: namespace.clone(),
-            pod: pod.clone(),
-            container: container.clone(),
-            subresource: subresource.clone(),
-            command: command.clone(),
-            terminal,
-        };
-        let (number, user) = (self.number, self.session.user.clone());
-        self.session.tape.push(Event::KubeStream { number, stream: Box::new(stream) }).await?;
         let opened = audit::Event::KubeStreamOpened {
             session: self.session.id,
             user,
@@ -287,10 +275,7 @@ impl std::fmt::Display for Over {
 }
 
 /// What comes next; nothing at the end, and from who is gone.
-async fn next(fd: &Watched, early: &mut Bytes) -> Bytes {
-    if !early.is_empty() {
-        return early.split_to(early.len().min(CHUNK));
-    }
+async fn next(fd: &Watched) -> Bytes {
     let mut buffer = Vec::with_capacity(CHUNK);
     let read = fd.io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, spare_capacity(&mut buffer))?)).await;
     match read {

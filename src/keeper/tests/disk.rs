@@ -122,7 +122,7 @@ async fn a_full_disk_ends_a_stream_to_a_container() {
     let settings = Settings { reserve: 512 << 10, ..settings() };
     let rig = rig_in(tempfile::tempdir().unwrap(), Some(disk.0.path()), settings).await;
     let session = rig.open().await;
-    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), [b"", b""]);
+    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), b"");
     let flood = async {
         let noise: Vec<u8> = noise().chunks(32 << 10).flat_map(|piece| message(1, piece)).collect();
         while far.cluster.write_all(&noise).await.is_ok() {}

@@ -7,8 +7,8 @@ use tokio::net::UnixStream;
 use super::*;
 use crate::keeper::kube::tests::{SpdyClient, data, frame, message};
 use crate::keeper::kube::wire::Side;
-use crate::privsep::message::{FIRST_STREAM, KubeStream, PorterToKeeper, StreamProtocol};
-use crate::recording::Direction;
+use crate::privsep::message::{FIRST_STREAM, PorterToKeeper, StreamProtocol};
+use crate::recording::{Direction, KubeStream};
 
 const SUCCESS: &[u8] = b"{\"metadata\":{},\"status\":\"Success\"}";
 const SEVEN: &[u8] = b"{\"status\":\"Failure\",\"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[\
@@ -22,8 +22,11 @@ pub(super) fn porter(rig: &Rig) -> Porter {
     Porter(ours)
 }
 
-pub(super) fn about(protocol: StreamProtocol, terminal: bool) -> KubeStream {
-    KubeStream {
+/// A stream, and what is spoken on it.
+type About = (StreamProtocol, KubeStream);
+
+pub(super) fn about(protocol: StreamProtocol, terminal: bool) -> About {
+    let stream = KubeStream {
         audit_id: "5a3c".into(),
         cluster: "hyades".into(),
         namespace: "default".into(),
@@ -31,10 +34,9 @@ pub(super) fn about(protocol: StreamProtocol, terminal: bool) -> KubeStream {
         container: None,
         subresource: "exec".into(),
         command: vec!["sh".into()],
-        stdin: true,
         terminal,
-        protocol,
-    }
+    };
+    (protocol, stream)
 }
 
 /// The far ends of a stream.
@@ -44,11 +46,11 @@ pub(super) struct Far {
 }
 
 impl Porter {
-    pub(super) fn stream(&self, session: SessionId, number: u32, about: KubeStream, early: [&[u8]; 2]) -> Far {
+    pub(super) fn stream(&self, session: SessionId, number: u32, about: About, early: &[u8]) -> Far {
         let (client, near_client) = std::os::unix::net::UnixStream::pair().unwrap();
         let (cluster, near_cluster) = std::os::unix::net::UnixStream::pair().unwrap();
-        let [from_client, from_cluster] = early.map(<[u8]>::to_vec);
-        let message = PorterToKeeper::Stream { session, number, stream: Box::new(about), from_client, from_cluster };
+        let ((protocol, stream), from_client) = (about, early.to_vec());
+        let message = PorterToKeeper::Stream { session, number, stream: Box::new(stream), from_client, protocol };
         send_packet(self.0.as_fd(), &encode(&message), &[near_client.as_fd(), near_cluster.as_fd()]).unwrap();
         let far = |end: std::os::unix::net::UnixStream| {
             end.set_nonblocking(true).unwrap();
@@ -104,7 +106,7 @@ fn kinds(events: &[Event]) -> Vec<&Event> {
 async fn nothing_is_shown_before_it_is_durable() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
-    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), [b"", b""]);
+    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), b"");
     for n in 1..20 {
         said(&mut far, Side::Cluster, &message(1, format!("line {n}\r\n").as_bytes())).await;
         let shown = recorded(rig.dir.path(), session).0;
@@ -151,7 +153,7 @@ async fn every_protocol_with_and_without_a_terminal() {
         for terminal in [false, true] {
             let rig = rig(settings()).await;
             let session = rig.open().await;
-            let mut far = porter(&rig).stream(session, FIRST_STREAM, about(protocol, terminal), [b"", b""]);
+            let mut far = porter(&rig).stream(session, FIRST_STREAM, about(protocol, terminal), b"");
             let talk = talk(protocol, terminal);
             let bytes = |wanted| talk.iter().filter(|(side, _)| *side == wanted).map(|(_, b)| b.len()).sum::<usize>();
             for (side, bytes) in &talk {
@@ -191,12 +193,11 @@ async fn every_protocol_with_and_without_a_terminal() {
 async fn what_was_read_already_comes_first() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
-    let (input, output) = (message(0, b"typed ahead"), message(1, b"said ahead"));
+    let input = message(0, b"typed ahead");
     let about = about(StreamProtocol::WebSocket4, false);
-    let mut far = porter(&rig).stream(session, FIRST_STREAM, about, [&input, &output[..5]]);
+    let mut far = porter(&rig).stream(session, FIRST_STREAM, about, &input[..5]);
+    far.client.write_all(&input[5..]).await.unwrap();
     read(&mut far.cluster, &input).await;
-    far.cluster.write_all(&output[5..]).await.unwrap();
-    read(&mut far.client, &output).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +206,7 @@ async fn a_hundred_megabytes_each_way_are_the_same_and_digested() {
     const WHOLE: usize = 1 << 20;
     let rig = rig(Settings { bulk_after: WHOLE as u64, ..settings() }).await;
     let session = rig.open().await;
-    let far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), [b"", b""]);
+    let far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), b"");
     let (mut client_in, mut client_out) = far.client.into_split();
     let (mut cluster_in, mut cluster_out) = far.cluster.into_split();
     let sent = pattern(HALF);
@@ -252,7 +253,7 @@ async fn what_cannot_be_read_is_not_forwarded_and_ends_it() {
     for (side, bytes) in garbled {
         let rig = rig(settings()).await;
         let session = rig.open().await;
-        let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), [b"", b""]);
+        let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), b"");
         said(&mut far, Side::Client, &message(0, b"ls\r")).await;
         let from = if side == Side::Client { &mut far.client } else { &mut far.cluster };
         from.write_all(&bytes).await.unwrap();
@@ -270,7 +271,7 @@ async fn what_cannot_be_read_is_not_forwarded_and_ends_it() {
 async fn a_session_that_ends_takes_its_streams_along() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
-    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), [b"", b""]);
+    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), b"");
     said(&mut far, Side::Client, &message(0, b"sleep 1000\r")).await;
     let begun = std::time::Instant::now();
     rig.warden.send(&WardenToKeeper::Close { session, reason: "exit".into() }).await.unwrap();
@@ -281,7 +282,7 @@ async fn a_session_that_ends_takes_its_streams_along() {
     assert!(begun.elapsed() < PATIENCE);
     let events = rig.close(session).await;
     assert!(events.iter().any(|event| matches!(event, Event::Input { .. })));
-    let mut late = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), [b"", b""]);
+    let mut late = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), b"");
     ended(&mut late.client).await;
 }
 
@@ -290,7 +291,7 @@ async fn either_side_that_leaves_ends_it() {
     for leaver in [Side::Client, Side::Cluster] {
         let rig = rig(settings()).await;
         let session = rig.open().await;
-        let far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), [b"", b""]);
+        let far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), b"");
         let (leaves, mut stays) = match leaver {
             Side::Client => (far.client, far.cluster),
             Side::Cluster => (far.cluster, far.client),
@@ -309,8 +310,8 @@ async fn a_client_that_reads_nothing_holds_back_its_own_stream_alone() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
     let porter = porter(&rig);
-    let mut slow = porter.stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), [b"", b""]);
-    let mut other = porter.stream(session, FIRST_STREAM + 1, about(StreamProtocol::WebSocket5, false), [b"", b""]);
+    let mut slow = porter.stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, false), b"");
+    let mut other = porter.stream(session, FIRST_STREAM + 1, about(StreamProtocol::WebSocket5, false), b"");
     let flood = message(1, &vec![b'x'; 32 << 10]);
     let stuck = async { while timeout(Duration::from_millis(300), slow.cluster.write_all(&flood)).await.is_ok() {} };
     timeout(PATIENCE, stuck).await.expect("the keeper takes it all");
@@ -324,20 +325,20 @@ async fn who_has_no_recording_and_who_has_enough() {
     let session = rig.open().await;
     let porter = porter(&rig);
     let ws = || about(StreamProtocol::WebSocket5, false);
-    let mut stranger = porter.stream(SessionId::mint(), FIRST_STREAM, ws(), [b"", b""]);
+    let mut stranger = porter.stream(SessionId::mint(), FIRST_STREAM, ws(), b"");
     ended(&mut stranger.client).await;
     ended(&mut stranger.cluster).await;
     // Twice the same number: a porter that was started again does not know better.
-    let mut fars: Vec<Far> = (0..64).map(|_| porter.stream(session, FIRST_STREAM, ws(), [b"", b""])).collect();
+    let mut fars: Vec<Far> = (0..64).map(|_| porter.stream(session, FIRST_STREAM, ws(), b"")).collect();
     for far in &mut fars {
         said(far, Side::Cluster, &message(1, b"x")).await;
     }
-    let mut refused = porter.stream(session, FIRST_STREAM, ws(), [b"", b""]);
+    let mut refused = porter.stream(session, FIRST_STREAM, ws(), b"");
     ended(&mut refused.client).await;
     lines(&rig, "SK6001W", 1).await;
     drop(fars);
     lines(&rig, "SK5204I", 64).await;
-    let mut far = porter.stream(session, FIRST_STREAM, ws(), [b"", b""]);
+    let mut far = porter.stream(session, FIRST_STREAM, ws(), b"");
     said(&mut far, Side::Cluster, &message(1, b"y")).await;
     let events = rig.close(session).await;
     let numbers = events.iter().filter_map(|event| match event {
@@ -353,7 +354,7 @@ async fn who_has_no_recording_and_who_has_enough() {
 async fn a_channels_number_is_a_breach() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
-    let mut far = porter(&rig).stream(session, 1, about(StreamProtocol::Spdy, false), [b"", b""]);
+    let mut far = porter(&rig).stream(session, 1, about(StreamProtocol::Spdy, false), b"");
     ended(&mut far.client).await;
     assert!(matches!(rig.heard().await, KeeperToWarden::Breach(Role::Porter)));
 }
@@ -362,7 +363,7 @@ async fn a_channels_number_is_a_breach() {
 async fn after_a_prompt_input_is_counted_and_not_kept() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
-    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), [b"", b""]);
+    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), b"");
     said(&mut far, Side::Cluster, &message(1, b"Password: ")).await;
     said(&mut far, Side::Client, &message(0, b"hunter2\r")).await;
     said(&mut far, Side::Cluster, &message(1, b"\r\n$ ")).await;
@@ -377,7 +378,7 @@ async fn after_a_prompt_input_is_counted_and_not_kept() {
 async fn an_exec_that_failed_says_why() {
     let rig = rig(settings()).await;
     let session = rig.open().await;
-    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), [b"", b""]);
+    let mut far = porter(&rig).stream(session, FIRST_STREAM, about(StreamProtocol::WebSocket5, true), b"");
     let failed = b"{\"status\":\"Failure\",\"message\":\"sh: not found\",\"reason\":\"InternalError\"}";
     said(&mut far, Side::Cluster, &message(3, failed)).await;
     said(&mut far, Side::Cluster, &message(3, SUCCESS)).await;

@@ -73,7 +73,8 @@ pub struct Asker {
     pub places: Arc<Semaphore>,
     /// True when the session is over.
     pub end: watch::Sender<bool>,
-    refusals: Meter,
+    /// Of those that are told; of all its connections.
+    pub refusals: Arc<Meter>,
     streams: AtomicU32,
 }
 
@@ -136,7 +137,7 @@ impl Asker {
             connections: Arc::new(Semaphore::new(MOST_REQUESTS)),
             places: Arc::new(Semaphore::new(MOST_REQUESTS)),
             end: watch::Sender::new(false),
-            refusals: Meter::new(10, 6),
+            refusals: Arc::new(refusals()),
             streams: AtomicU32::new(FIRST_STREAM),
         }
     }
@@ -258,7 +259,7 @@ impl Asker {
         Event::KubeRequest { session: self.session, user: self.user.to_string(), record }
     }
 
-    /// Tells the audit of a request that the door refused, at most ten at once and ten a minute.
+    /// Tells the audit of a request that the door refused, as far as the meter lets it.
     pub fn tell_refused(&self, method: &Method, path: &str, refusal: &Refusal) {
         let Some(unsaid) = self.refusals.pass(now()) else { return };
         let mut reason = refusal.message.clone();
@@ -276,6 +277,11 @@ impl Asker {
             reason: cut(&reason),
         });
     }
+}
+
+/// Ten at once and ten a minute are told.
+pub fn refusals() -> Meter {
+    Meter::new(10, 6)
 }
 
 /// Of a 404 to its first questions kubectl would make "no such resource type".

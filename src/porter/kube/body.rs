@@ -1,5 +1,6 @@
-//! Bodies on their way: counted, without trailers, never gathered.
+//! Bodies on their way: counted, without trailers, never gathered but for the beginning of an answer.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,15 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::record::{End, Record};
 use super::upstream::{Lane, Upstream};
 
 /// The most of a body that an event takes.
-const MOST_KEPT: usize = 64 * 1024;
+pub const MOST_KEPT: usize = 64 * 1024;
+
+/// The most of an answer that waits for its end …
+const MOST_EARLY: usize = 32 * 1024;
+/// … and how long: what comes later comes in pieces.
+const EARLY: Duration = Duration::from_millis(20);
 
 /// What went through, in bytes.
 #[derive(Debug, Default)]
@@ -80,8 +87,41 @@ impl Body for Sent {
     }
 }
 
+/// What goes to the client together with an answer's head, which of a short answer is all. API servers send head, body
+/// and end one by one; here each of them would be a system call, and wake the client.
+#[derive(Debug, Default)]
+pub struct Early {
+    pieces: VecDeque<Bytes>,
+    /// How the body ended, if it did.
+    end: Option<Result<(), hyper::Error>>,
+}
+
+impl Early {
+    pub async fn of(body: &mut Incoming) -> Self {
+        let mut early = Self::default();
+        // What was read stays where the time runs out.
+        let _ = timeout(EARLY, early.read(body)).await;
+        early
+    }
+
+    async fn read(&mut self, body: &mut Incoming) {
+        while self.end.is_none() && self.length() < MOST_EARLY {
+            match body.frame().await {
+                Some(Ok(frame)) => self.pieces.extend(frame.into_data().ok().filter(|data| !data.is_empty())),
+                Some(Err(error)) => self.end = Some(Err(error)),
+                None => self.end = Some(Ok(())),
+            }
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+}
+
 /// An answer's body. Its end is the request's, and is told.
 pub struct Carried {
+    early: Early,
     body: Incoming,
     record: Option<Record>,
     /// Of a body that says its length.
@@ -99,22 +139,22 @@ struct Idle {
 impl Carried {
     /// `idle`: zero is never.
     pub fn new(
-        body: Incoming,
+        (early, body): (Early, Incoming),
         record: Record,
         idle: Duration,
         way: (Arc<Upstream>, Option<Arc<Lane>>),
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let left = body.size_hint().exact();
         let idle = (!idle.is_zero()).then(|| Idle { after: idle, clock: Box::pin(sleep(idle)) });
-        let mut carried = Self { body, record: Some(record), left, idle, _way: way, _place: place };
+        let mut carried = Self { early, body, record: Some(record), left: None, idle, _way: way, _place: place };
+        carried.left = carried.size_hint().exact();
         carried.settle();
         carried
     }
 
     /// hyper does not ask for the end of a body whose length it knows.
     fn settle(&mut self) {
-        if self.left == Some(0) || self.body.is_end_stream() {
+        if self.left == Some(0) || self.is_end_stream() {
             self.finish(&End::Done);
         }
     }
@@ -143,8 +183,17 @@ impl Body for Carried {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(data) = self.early.pieces.pop_front() {
+            self.took(data.len());
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
+            let next = match self.early.end.take() {
+                Some(Ok(())) => Poll::Ready(None),
+                Some(Err(error)) => Poll::Ready(Some(Err(error))),
+                None => Pin::new(&mut self.body).poll_frame(cx),
+            };
+            match next {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.took(data.len());
@@ -170,10 +219,32 @@ impl Body for Carried {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.early.pieces.is_empty() && (matches!(self.early.end, Some(Ok(()))) || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let early = self.early.length() as u64;
+        match (&self.early.end, self.body.size_hint().exact()) {
+            (Some(Ok(())), _) => SizeHint::with_exact(early),
+            (None, Some(rest)) => SizeHint::with_exact(early + rest),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_body_is_kept_and_no_more() {
+        let count = Count::default();
+        for _ in 0..3 {
+            count.keep(&[b'a'; MOST_KEPT / 3]);
+        }
+        assert!(!count.kept.lock().unwrap().cut);
+        count.keep(b"bcd");
+        let kept = count.kept.lock().unwrap();
+        assert!(kept.cut && kept.bytes.len() == MOST_KEPT && kept.bytes.ends_with(b"ab"));
     }
 }

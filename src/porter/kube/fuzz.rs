@@ -1,10 +1,12 @@
-//! The law of hostile heads: what goes on is what was understood, and says nothing of who asks.
+//! The law of hostile heads: what goes on is what was understood, and says nothing of who asks. And that of bodies.
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Uri};
 
 use super::{headers, route, whom};
 use crate::policy::KubeRequest;
+
+pub use super::content::fuzz::body;
 
 /// Method and URI in a line, headers in lines.
 pub fn request(bytes: &[u8]) {

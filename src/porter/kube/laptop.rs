@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use super::super::door::now;
 use super::super::jail::Pushed;
-use super::asker::{Asker, Guard, Surroundings};
+use super::super::notice::Meter;
+use super::asker::{Asker, Guard, Surroundings, refusals};
 use super::status::Refusal;
 use super::{MOST_REQUESTS, Who, converse};
 use crate::identity::Principal;
@@ -44,6 +45,8 @@ struct Grant {
     places: Arc<Semaphore>,
     /// Of requests, on all connections together.
     requests: Arc<Semaphore>,
+    /// Of refusals that are told: who connects anew has no new one.
+    refusals: Arc<Meter>,
 }
 
 /// A grant as a connection finds it.
@@ -53,6 +56,7 @@ struct Found {
     pushed: watch::Receiver<Pushed>,
     places: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    refusals: Arc<Meter>,
 }
 
 impl Grant {
@@ -79,7 +83,8 @@ impl Grants {
                 let (pushed, _) = watch::channel(early.unwrap_or_default());
                 let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
                 let requests = Arc::new(Semaphore::new(MOST_REQUESTS));
-                all.insert(session, Grant { user, digest, expires, lapse, pushed, places, requests });
+                let refusals = Arc::new(refusals());
+                all.insert(session, Grant { user, digest, expires, lapse, pushed, places, requests, refusals });
             }
         }
     }
@@ -114,6 +119,7 @@ impl Grants {
             pushed: grant.pushed.subscribe(),
             places: Arc::clone(&grant.places),
             requests: Arc::clone(&grant.requests),
+            refusals: Arc::clone(&grant.refusals),
         })
     }
 
@@ -143,7 +149,7 @@ impl Visitor {
     /// Who asks, by this request's token. Whatever is wrong with it, the answer is one.
     pub fn asker(&self, headers: &HeaderMap) -> Result<Arc<Asker>, Refusal> {
         let found = bearer(headers).and_then(|token| self.grants.find(token));
-        let Found { session, user, pushed, places, requests } = found.ok_or_else(unknown)?;
+        let Found { session, user, pushed, places, requests, refusals } = found.ok_or_else(unknown)?;
         if self.bound.borrow().is_none() {
             let place = places.try_acquire_owned();
             let place = place.map_err(|_| {
@@ -151,7 +157,7 @@ impl Visitor {
             })?;
             let mut asker = Asker::new(session, user, pushed, self.around.clone());
             asker.source = Some(self.from.clone());
-            asker.places = requests;
+            (asker.places, asker.refusals) = (requests, refusals);
             let bound = Bound { asker: Arc::new(asker), _place: Arc::new(place) };
             // Two requests at once: the first of them binds.
             self.bound.send_if_modified(|known| {

@@ -8,6 +8,7 @@
 mod asker;
 mod body;
 mod cluster;
+mod content;
 mod headers;
 mod laptop;
 mod pump;
@@ -43,7 +44,7 @@ use crate::audit::KubeUser;
 use crate::config::{AuditRule, Clocks};
 
 use asker::{Admission, Guard};
-use body::{Carried, Sent};
+use body::{Carried, Early, Sent};
 use record::{End, Record};
 use route::Route;
 use status::Refusal;
@@ -309,7 +310,11 @@ impl Ask {
         let patient = route.request.is_long_running() && route.request.verb != "watch";
         let answered = if patient { Ok(answer.await) } else { timeout(clocks.answer, answer).await };
         match answered {
-            Ok(Ok(answer)) => pass_on(answer, is_head, &route, (admission, Some(lane)), record, clocks),
+            Ok(Ok(mut answer)) => {
+                let long = route.request.is_long_running();
+                let early = if long { Early::default() } else { Early::of(answer.body_mut()).await };
+                pass_on((answer, early), is_head, &route, (admission, Some(lane)), record, clocks)
+            }
             Ok(Err(error)) => failed(record, &broken(&error, &route.cluster)),
             Err(_) => failed(record, &late(&route.cluster, clocks)),
         }
@@ -324,7 +329,7 @@ impl Ask {
             Err(_) => return failed(record, &late(&route.cluster, clocks)),
         };
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return pass_on(answer, false, &route, (admission, None), record, clocks);
+            return pass_on((answer, Early::default()), false, &route, (admission, None), record, clocks);
         }
         let Admission { upstream, place, .. } = admission;
         let turning = Turning { client: on_upgrade, upstream, record, idle: clocks.idle, place };
@@ -340,7 +345,7 @@ impl Ask {
 
 /// A cluster's answer as the client gets it.
 fn pass_on(
-    answer: Response<Incoming>,
+    (answer, early): (Response<Incoming>, Early),
     is_head: bool,
     route: &Route,
     (admission, lane): (Admission, Option<Arc<Lane>>),
@@ -370,7 +375,7 @@ fn pass_on(
     record.status(status.as_u16());
     let idle = if route.request.is_long_running() { clocks.idle } else { Duration::ZERO };
     let Admission { upstream, place, .. } = admission;
-    let mut response = Response::new(Either::Right(Carried::new(body, record, idle, (upstream, lane), place)));
+    let mut response = Response::new(Either::Right(Carried::new((early, body), record, idle, (upstream, lane), place)));
     *response.status_mut() = status;
     *response.headers_mut() = head.headers;
     response

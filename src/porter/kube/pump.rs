@@ -1,12 +1,14 @@
 //! Bytes both ways between two streams: counted, half-closed, watched for standing still.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::record::End;
@@ -15,7 +17,7 @@ use super::record::End;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One direction's: a reader that is slow makes its writer wait, and costs no more than this.
-const BUFFER: usize = 32 * 1024;
+const BUFFER: usize = 64 * 1024;
 
 /// One end of a stream, and what was read of it already.
 pub struct Side<'c, S> {
@@ -84,6 +86,7 @@ async fn pump<R: AsyncRead, W: AsyncWrite>(
 ) -> Halt {
     let mut buffer = vec![0; BUFFER];
     let mut bytes = first;
+    let mut broken = false;
     loop {
         if !bytes.is_empty() {
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -93,16 +96,38 @@ async fn pump<R: AsyncRead, W: AsyncWrite>(
                 return Halt::Writing;
             }
         }
-        match from.read(&mut buffer).await {
-            Ok(0) => {
+        let got = if broken { 0 } else { fill(&mut from, &mut buffer, &mut broken).await };
+        match got {
+            0 if broken => return Halt::Reading,
+            0 => {
                 // An other side that is gone already has no use for it.
                 let _ = to.shutdown().await;
                 return Halt::Done;
             }
-            Ok(got) => bytes = buffer.get(..got).unwrap_or_default(),
-            Err(_) => return Halt::Reading,
+            got => bytes = buffer.get(..got).unwrap_or_default(),
         }
     }
+}
+
+/// All that is there: TLS gives one record at a time, and each write wakes whoever reads it. An error is reported by a
+/// socket once, so it is kept behind what came before it.
+async fn fill<R: AsyncRead>(from: &mut ReadHalf<R>, buffer: &mut [u8], broken: &mut bool) -> usize {
+    let mut space = ReadBuf::new(buffer);
+    poll_fn(|cx| {
+        loop {
+            let before = space.filled().len();
+            match Pin::new(&mut *from).poll_read(cx, &mut space) {
+                Poll::Pending if before == 0 => return Poll::Pending,
+                Poll::Ready(Ok(())) if space.filled().len() > before && space.remaining() > 0 => {}
+                Poll::Ready(Err(_)) => {
+                    *broken = true;
+                    return Poll::Ready(before);
+                }
+                Poll::Pending | Poll::Ready(Ok(())) => return Poll::Ready(space.filled().len()),
+            }
+        }
+    })
+    .await
 }
 
 fn touch(clock: &Mutex<Instant>) {
@@ -120,5 +145,66 @@ async fn idled(clock: &Mutex<Instant>, after: Duration) {
             return;
         }
         sleep_until(due).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+    use std::task::Context;
+
+    use super::*;
+
+    /// What each read gives; then nothing comes any more.
+    struct Script(VecDeque<io::Result<&'static [u8]>>);
+
+    impl AsyncRead for Script {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let Some(next) = self.0.pop_front() else { return Poll::Pending };
+            Poll::Ready(next.map(|bytes| to.put_slice(bytes)))
+        }
+    }
+
+    impl AsyncWrite for Script {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn filled(reads: impl IntoIterator<Item = io::Result<&'static [u8]>>) -> (Vec<u8>, bool) {
+        let (mut from, _to) = tokio::io::split(Script(reads.into_iter().collect()));
+        let (mut buffer, mut broken) = ([0; 8], false);
+        let got = fill(&mut from, &mut buffer, &mut broken).await;
+        (buffer[..got].to_vec(), broken)
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_read_at_once_and_an_error_comes_after_it() {
+        let reset = || Err(io::ErrorKind::ConnectionReset.into());
+        let one = || Ok(&b"one"[..]);
+        assert_eq!(filled([one(), one()]).await, (b"oneone".to_vec(), false));
+        assert_eq!(filled([one(), Ok(&b""[..])]).await, (b"one".to_vec(), false));
+        assert_eq!(filled([one(), reset()]).await, (b"one".to_vec(), true));
+        assert_eq!(filled([reset()]).await, (Vec::new(), true));
+        assert_eq!(filled([Ok(&b""[..])]).await, (Vec::new(), false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_breaks_off_is_not_one_that_has_said_everything() {
+        let counts = [AtomicU64::new(0), AtomicU64::new(0)];
+        let near = Side { stream: Script(VecDeque::new()), first: Bytes::new(), count: &counts[0] };
+        let reads = VecDeque::from([Ok(&b"one"[..]), Err(io::ErrorKind::ConnectionReset.into())]);
+        let far = Side { stream: Script(reads), first: Bytes::new(), count: &counts[1] };
+        assert!(matches!(moved(near, far, Duration::ZERO).await, End::Cut(_)));
+        assert_eq!(counts[1].load(Ordering::Relaxed), 3);
     }
 }

@@ -8,9 +8,10 @@ use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use uuid::Uuid;
 
 use super::Asker;
-use super::body::{Count, Kept};
+use super::body::Count;
+use super::content;
 use super::route::Route;
-use crate::audit::{Event, KubeBody, KubeRecord, KubeStage, KubeUser};
+use crate::audit::{Event, KubeRecord, KubeStage, KubeUser};
 use crate::config::{AuditRule, Level};
 use crate::policy::{kube_audit, kube_request};
 
@@ -86,7 +87,7 @@ impl Record {
 
     /// Whether the body's beginning is to be kept.
     pub fn keeps_body(&self) -> bool {
-        self.event.as_ref().is_some_and(|event| event.level >= Level::Request) && is_json(&self.content)
+        self.event.as_ref().is_some_and(|event| event.level >= Level::Request) && content::is_read(&self.content)
     }
 
     /// Of the answer.
@@ -118,7 +119,7 @@ impl Record {
         event.got = self.count.got.load(Ordering::Relaxed);
         if event.level >= Level::Request && event.sent > 0 {
             let kept = std::mem::take(&mut *self.count.kept.lock().unwrap_or_else(PoisonError::into_inner));
-            event.body = Some(body(&self.content, kept));
+            event.body = Some(content::told(&self.content, kept, event.sent));
         }
         self.asker.around.notices.tell_in_the_end(self.asker.event(event));
     }
@@ -131,20 +132,6 @@ impl Drop for Record {
         // So end watches and logs that somebody was tired of.
         self.tell(&if is_answered { End::Left(WHY) } else { End::Cut(WHY.into()) });
     }
-}
-
-fn is_json(content: &str) -> bool {
-    let kind = content.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    // API servers take what has no name for JSON.
-    kind.is_empty() || kind == "application/json" || kind.ends_with("+json")
-}
-
-fn body(content: &str, kept: Kept) -> KubeBody {
-    if !is_json(content) {
-        return KubeBody::Other(content.to_owned());
-    }
-    let text = String::from_utf8_lossy(&kept.bytes).into_owned();
-    if kept.cut { KubeBody::Cut(text) } else { KubeBody::Whole(text) }
 }
 
 /// Microseconds since the epoch.
@@ -181,21 +168,6 @@ fn cut(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_is_told_as_json_whole_or_cut() {
-        let count = Count::default();
-        let kept = |bytes: &[u8]| {
-            count.keep(bytes);
-            std::mem::take(&mut *count.kept.lock().unwrap())
-        };
-        let json = "application/strategic-merge-patch+json; charset=utf-8";
-        assert_eq!(body(json, kept(b"{}")), KubeBody::Whole("{}".into()));
-        let long = vec![b'a'; 70_000];
-        assert_eq!(body(json, kept(&long)), KubeBody::Cut("a".repeat(65_536)));
-        let protobuf = "application/vnd.kubernetes.protobuf";
-        assert_eq!(body(protobuf, kept(b"k8s")), KubeBody::Other(protobuf.into()));
-    }
 
     #[test]
     fn a_command_never_fills_an_event() {

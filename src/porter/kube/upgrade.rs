@@ -27,7 +27,8 @@ use super::status::Refusal;
 use super::upstream::{Unreached, Upstream, Wire};
 use super::{Answer, Asker};
 use crate::policy::{KubeObject, kube_request::flag};
-use crate::privsep::message::{KubeStream, PorterToKeeper, StreamProtocol};
+use crate::privsep::message::{PorterToKeeper, StreamProtocol};
+use crate::recording::KubeStream;
 
 const STREAM_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -161,11 +162,12 @@ impl Wish {
         response
     }
 
-    fn stream(&self, agreed: &str, route: &Route, audit_id: &str) -> Option<KubeStream> {
+    /// What the keeper is told of it, and what it will read.
+    fn stream(&self, agreed: &str, route: &Route, audit_id: &str) -> Option<(KubeStream, StreamProtocol)> {
         let object = route.request.object.as_ref().filter(|_| self.kept)?;
         let query = route.target.split_once('?').map_or("", |(_, query)| query);
         let KubeObject { namespace, name, subresource, .. } = object.clone();
-        Some(KubeStream {
+        let stream = KubeStream {
             audit_id: audit_id.to_owned(),
             cluster: route.cluster.clone(),
             namespace,
@@ -173,14 +175,14 @@ impl Wish {
             container: container(query),
             subresource,
             command: command(query),
-            stdin: flag(query, "stdin"),
             terminal: flag(query, "tty"),
-            protocol: match (self.manner, agreed) {
-                (Manner::Spdy, _) => StreamProtocol::Spdy,
-                (Manner::WebSocket, "v5.channel.k8s.io") => StreamProtocol::WebSocket5,
-                (Manner::WebSocket, _) => StreamProtocol::WebSocket4,
-            },
-        })
+        };
+        let protocol = match (self.manner, agreed) {
+            (Manner::Spdy, _) => StreamProtocol::Spdy,
+            (Manner::WebSocket, "v5.channel.k8s.io") => StreamProtocol::WebSocket5,
+            (Manner::WebSocket, _) => StreamProtocol::WebSocket4,
+        };
+        Some((stream, protocol))
     }
 }
 
@@ -212,7 +214,7 @@ pub struct Opened {
     cluster: OnUpgrade,
     upstream: Arc<Upstream>,
     record: Record,
-    stream: Option<KubeStream>,
+    stream: Option<(KubeStream, StreamProtocol)>,
     idle: Duration,
     _place: OwnedSemaphorePermit,
 }
@@ -303,7 +305,13 @@ where
 }
 
 /// Gives the client to the keeper, and takes what the keeper lets through.
-async fn hand_over(client: impl Client, first: Bytes, stream: KubeStream, asker: &Asker) -> Option<UnixStream> {
+/// What the cluster said already goes through the pair like the rest.
+async fn hand_over(
+    client: impl Client,
+    first: Bytes,
+    (stream, protocol): (KubeStream, StreamProtocol),
+    asker: &Asker,
+) -> Option<UnixStream> {
     let keeper = asker.around.notices.keeper(Duration::ZERO).await?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
@@ -313,8 +321,7 @@ async fn hand_over(client: impl Client, first: Bytes, stream: KubeStream, asker:
         number: asker.number(),
         stream: Box::new(stream),
         from_client: first.to_vec(),
-        // What the cluster said already goes through the pair like the rest.
-        from_cluster: Vec::new(),
+        protocol,
     };
     keeper.send_with(&message, &[client.as_fd(), theirs.as_fd()]).await.ok()?;
     UnixStream::from_std(std::os::unix::net::UnixStream::from(ours)).ok()

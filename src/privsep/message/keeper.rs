@@ -2,10 +2,10 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{KubeStream, Number, Wish};
+use super::{Number, StreamProtocol, Wish};
 use crate::audit::Event;
 use crate::privsep::Role;
-use crate::recording::{Exec, Header};
+use crate::recording::{Exec, Header, KubeStream};
 use crate::session::SessionId;
 
 /// What the warden has recorded.
@@ -85,9 +85,10 @@ pub enum KeeperToWarden {
 pub enum PorterToKeeper {
     #[n(0)]
     Event(#[n(0)] Event),
-    /// An exec or attach on a cluster: from here on the keeper stands between jail and porter, records and passes on.
-    /// Descriptors: the socket to the client, the socket to the porter, behind which the cluster is. Both are plain byte
-    /// streams; what was read of either already comes along. Closing either ends both.
+    /// A connection that an API server upgraded for exec or attach, from its 101 on: from here on the keeper stands between
+    /// client and porter, records and passes on. Descriptors: the socket to the client, the socket to the porter, behind
+    /// which the cluster is. Both are plain byte streams; what was read of the client's already comes along. Closing
+    /// either ends both.
     #[n(1)]
     Stream {
         #[n(0)]
@@ -102,8 +103,7 @@ pub enum PorterToKeeper {
         #[cbor(with = "minicbor::bytes")]
         from_client: Vec<u8>,
         #[n(4)]
-        #[cbor(with = "minicbor::bytes")]
-        from_cluster: Vec<u8>,
+        protocol: StreamProtocol,
     },
 }
 

@@ -82,32 +82,6 @@ pub struct MayBe {
     pub groups: Vec<Pattern>,
 }
 
-/// A connection that an API server upgraded for exec or attach, from its 101 on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct KubeStream {
-    #[n(0)]
-    pub audit_id: String,
-    #[n(1)]
-    pub cluster: String,
-    #[n(2)]
-    pub namespace: String,
-    #[n(3)]
-    pub pod: String,
-    #[n(4)]
-    pub container: Option<String>,
-    /// `exec` or `attach`.
-    #[n(5)]
-    pub subresource: String,
-    #[n(6)]
-    pub command: Vec<String>,
-    #[n(7)]
-    pub stdin: bool,
-    #[n(8)]
-    pub terminal: bool,
-    #[n(9)]
-    pub protocol: StreamProtocol,
-}
-
 /// As client and API server agreed on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]

@@ -16,11 +16,11 @@ use super::verb::{Asker, NOT_THERE, Reply};
 use super::{Court, Review, UNRECORDED};
 use crate::audit::Event;
 use crate::identity::{Principal, Secret};
-use crate::privsep::message::{KeeperToWarden, WardenToKeeper, WardenToPorter};
+use crate::privsep::message::{Connection, KeeperToWarden, WardenToKeeper, WardenToPorter};
 use crate::recording::Header;
 use crate::session::SessionId;
 use crate::warden::later;
-use crate::warden::post::{Due, Post};
+use crate::warden::post::{Due, Post, Term};
 use crate::warden::sessions::Sponsor;
 
 pub(super) const NO_DOOR: &str = "this bastion has no public kube door for laptops; log in and use kubectl there";
@@ -39,6 +39,8 @@ pub(super) struct Laptop {
     key: String,
     groups: BTreeSet<String>,
     token: Token,
+    /// The connections that its tokens were fetched over.
+    fetched: BTreeSet<(Term, Connection)>,
     /// The recording is begun.
     opened: bool,
     /// Who asked before that, for which cluster.
@@ -105,6 +107,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
     }
 
     pub fn token_reviewed(&mut self, (mut asker, cluster): (Asker, String), review: Review) {
+        // Put out meanwhile: a grant that nobody is told of is none.
+        if asker.term != self.term || !self.connections.contains_key(&asker.connection) {
+            return;
+        }
         let sorry = match (review, self.locked_out(&asker.user)) {
             (Review::Stays(permit), None) => {
                 asker.groups.clone_from(permit.groups());
@@ -134,6 +140,10 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             Err(sorry) => self.reply(&asker, "token", Some(cluster), sorry),
             Ok(at) => {
                 let Some(laptop) = self.laptops.get_mut(at) else { return };
+                laptop
+                    .fetched
+                    .retain(|(term, connection)| *term == self.term && self.connections.contains_key(connection));
+                laptop.fetched.insert((asker.term, asker.connection));
                 if laptop.opened {
                     let reply = Reply::text(laptop.token.credential());
                     return self.reply(&asker, "token", Some(cluster), reply);
@@ -189,6 +199,7 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
             key: asker.key.clone(),
             groups: asker.groups.clone(),
             token,
+            fetched: BTreeSet::new(),
             opened: false,
             waiting: Vec::new(),
         });
@@ -259,6 +270,14 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         if self.laptops.iter().any(|laptop| over(&laptop)) {
             self.end_laptop(id, "its token's time is over");
         }
+    }
+
+    /// The connections that are still there of those a grant's tokens were fetched over.
+    pub(super) fn fetchers(&self, id: SessionId) -> Vec<Connection> {
+        let fetched = self.laptops.iter().filter(|laptop| laptop.session == id).flat_map(|laptop| &laptop.fetched);
+        let alive =
+            |(term, connection): &&(Term, Connection)| *term == self.term && self.connections.contains_key(connection);
+        fetched.filter(alive).map(|(_, connection)| *connection).collect()
     }
 
     /// Its streams end at once, and its token opens nothing.

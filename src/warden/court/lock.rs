@@ -1,5 +1,7 @@
 //! Locks: who is locked is out within a second, and does not come in.
 
+use std::collections::BTreeSet;
+
 use super::Court;
 use super::login::{Judge, Judgement, Phase};
 use crate::audit::Event;
@@ -39,40 +41,35 @@ impl<J: Judge, S: Sponsor> Court<J, S> {
         }
     }
 
+    /// All of a target ends: what runs, what was lent, and the connections that both came over, for a connection that
+    /// stays would have the next one at once.
     fn enforce(&mut self, target: &Target, why: &str) {
         let locked = |id: &SessionId, user: &Principal| match target {
             Target::User(locked) => locked == user,
             Target::Session(locked) => locked == id,
         };
-        let sessions: Vec<(SessionId, Connection)> = self
-            .sessions
-            .iter()
-            .filter(|(id, session)| locked(id, &session.user))
-            .map(|(id, session)| (*id, session.owner.1))
-            .collect();
-        let of_user = |phase: &Phase| match (phase, target) {
-            (Phase::In(login), Target::User(user)) => login.permit.principal() == user,
-            _ => false,
-        };
-        let mut connections: Vec<Connection> =
-            self.connections.iter().filter(|(_, phase)| of_user(phase)).map(|(connection, _)| *connection).collect();
-        for (id, connection) in &sessions {
-            let owned = matches!(self.connections.get(connection), Some(Phase::In(l)) if l.session == Some(*id));
-            if owned && !connections.contains(connection) {
-                connections.push(*connection);
-            }
+        let sessions: Vec<SessionId> =
+            self.sessions.iter().filter(|(id, session)| locked(id, &session.user)).map(|(id, _)| *id).collect();
+        let laptops: Vec<SessionId> =
+            self.laptops.iter().filter(|l| locked(&l.session, &l.user)).map(|l| l.session).collect();
+        let mut connections: BTreeSet<Connection> = laptops.iter().flat_map(|id| self.fetchers(*id)).collect();
+        connections.extend(self.connections.iter().filter_map(|(connection, phase)| match (phase, target) {
+            (Phase::In(login), Target::User(user)) => (login.permit.principal() == user).then_some(*connection),
+            (Phase::In(login), Target::Session(id)) => (login.session == Some(*id)).then_some(*connection),
+            (Phase::Claiming { .. }, _) => None,
+        }));
+        for id in sessions {
             // Its credentials first: a jail takes a moment to die.
-            self.sponsor.end(*id);
-            self.end(*id, why);
+            self.sponsor.end(id);
+            self.end(id, why);
         }
+        laptops.into_iter().for_each(|id| self.end_laptop(id, why));
         for connection in connections {
             // Forgotten first: a gate that does not let go of it opens nothing more with it.
             self.connections.remove(&connection);
+            self.end_of(connection, why);
             self.say_gate(WardenToGate::Drop { connection, sentence: why.to_owned() });
         }
-        let laptops: Vec<SessionId> =
-            self.laptops.iter().filter(|l| locked(&l.session, &l.user)).map(|l| l.session).collect();
-        laptops.into_iter().for_each(|id| self.end_laptop(id, why));
     }
 
     /// Why a user stays out, if a lock says so.

@@ -50,8 +50,8 @@ pub struct Asker {
     pub(super) key: String,
     pub(super) from: String,
     /// A later gate numbers other connections alike.
-    term: Term,
-    connection: Connection,
+    pub(super) term: Term,
+    pub(super) connection: Connection,
     channel: Channel,
 }
 

@@ -175,6 +175,13 @@ async fn answer(mut request: Request<Incoming>, inside: &Arc<Inside>, connection
             });
             *response.body_mut() = Pieces(receiver).boxed();
         }
+        "parts" => {
+            let (sender, receiver) = mpsc::channel(2);
+            for part in ["in ", "parts"] {
+                sender.try_send(Ok(Frame::data(Bytes::from(part)))).unwrap();
+            }
+            *response.body_mut() = Pieces(receiver).boxed();
+        }
         "swallow" => {
             let mut body = request.into_body();
             while let Some(Ok(frame)) = body.frame().await {

@@ -18,7 +18,8 @@ use super::yard::{Door, Material, SOON, Yard, cluster};
 use crate::audit::KubeStage;
 use crate::config::Clocks;
 use crate::identity::Pattern;
-use crate::privsep::message::{KubeStream, MayBe, Pass, StreamProtocol, WardenToPorter};
+use crate::privsep::message::{MayBe, Pass, StreamProtocol, WardenToPorter};
+use crate::recording::KubeStream;
 
 const WATCH: &str = "GET /clusters/hyades/api/v1/pods?watch=true&x=/stream";
 const EXEC: &str = "/clusters/hyades/api/v1/namespaces/default/pods/web/exec?container=c&command=sh&command=-c&tty=true&stdin=true&x=/exec";
@@ -184,8 +185,37 @@ async fn what_is_gained_and_what_the_cluster_was_not_told_end_nothing() {
     expect(&mut watch, "3\r\none\r\n").await;
 }
 
+/// What is short goes in one piece, and so its length is known, though the cluster told none; what takes long does not
+/// wait for its end.
+#[tokio::test]
+async fn a_short_answer_is_one_piece_and_a_slow_one_comes_as_it_comes() {
+    for protocol in ["h2", "http/1.1"] {
+        let (api, yard) = (Api::new(&[protocol]).await, Yard::new());
+        let door = yard.to(&api);
+        let said = door.ask("GET /clusters/hyades/parts", "").await;
+        assert_eq!(
+            (said.headers.get("content-length").map(String::as_str), said.body.as_str()),
+            (Some("8"), "in parts")
+        );
+        assert_eq!(yard.told().await.got, 8);
+        let (mut slow, said) = door.begin("GET /clusters/hyades/stream", "").await;
+        assert_eq!((said.status, said.headers.get("content-length")), (200, None));
+        for piece in ["one", "two"] {
+            api.pieces.send(Bytes::from(piece)).await.unwrap();
+            expect(&mut slow, &format!("3\r\n{piece}\r\n")).await;
+        }
+        api.pieces.send(Bytes::new()).await.unwrap();
+        ends(&mut slow).await;
+        let told = yard.told().await;
+        assert_eq!(
+            (told.stage, told.got, told.trouble.as_deref()),
+            (KubeStage::Panic, 6, Some("the cluster broke off"))
+        );
+    }
+}
+
 /// What the keeper is given: the stream, the client's socket and the porter's.
-async fn kept(yard: &Yard) -> (KubeStream, (TcpStream, UnixStream), Vec<u8>) {
+async fn kept(yard: &Yard) -> ((KubeStream, StreamProtocol), (TcpStream, UnixStream), Vec<u8>) {
     let (stream, from_client, descriptors) = timeout(SOON, yard.streams.lock().await.recv()).await.unwrap().unwrap();
     let [client, porter]: [OwnedFd; 2] = descriptors.try_into().unwrap();
     let client = std::net::TcpStream::from(client);
@@ -218,9 +248,9 @@ async fn exec_is_the_keepers_from_its_101_on() {
             (KubeStage::ResponseStarted, 101, &["sh".into(), "-c".into()][..])
         );
         client.write_all(b"typed").await.unwrap();
-        let (stream, (mut near, mut far), early) = kept(&yard).await;
-        assert_eq!((stream.protocol, stream.pod.as_str(), stream.container.as_deref()), (protocol, "web", Some("c")));
-        assert!(stream.terminal && stream.stdin && stream.audit_id == began.audit_id, "{stream:?}");
+        let ((stream, spoken), (mut near, mut far), early) = kept(&yard).await;
+        assert_eq!((spoken, stream.pod.as_str(), stream.container.as_deref()), (protocol, "web", Some("c")));
+        assert!(stream.terminal && stream.audit_id == began.audit_id, "{stream:?}");
         // What the client sends the keeper reads; the cluster hears only what the keeper passes on, and echoes it.
         expect(&mut near, "typed".get(early.len()..).unwrap()).await;
         far.write_all(b"passed").await.unwrap();

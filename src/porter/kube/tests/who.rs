@@ -169,6 +169,28 @@ async fn a_cluster_of_others_is_one_that_is_not_there() {
     assert_eq!((session, user.as_str(), cluster.as_str(), status), (bob.session, "bob", "hyades", 403));
 }
 
+/// A laptop that connects anew is the one that it was: one grant, one meter.
+#[tokio::test]
+async fn a_flood_of_a_laptops_refusals_is_counted_over_all_its_connections() {
+    let yard = Yard::new();
+    let grant = yard.lend("its-token");
+    while yard.visit("its-token", "GET /clusters/hyades/api").await.status == 401 {}
+    for _ in 0..30 {
+        assert_eq!(yard.visit("its-token", "GET /clusters/hyades/api").await.status, 403);
+    }
+    let bob = yard.open("bob");
+    assert_eq!(bob.ask("GET /api", "").await.status, 404);
+    let mut told = 0;
+    loop {
+        match yard.event().await {
+            Event::KubeRefused { session, .. } if session == grant => told += 1,
+            Event::KubeRefused { session, .. } if session == bob.session => break,
+            _ => {}
+        }
+    }
+    assert!((10..15).contains(&told), "{told} of 31");
+}
+
 #[tokio::test]
 async fn two_sessions_never_share_a_connection() {
     for protocol in ["h2", "http/1.1"] {

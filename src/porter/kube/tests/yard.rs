@@ -8,8 +8,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
@@ -21,9 +22,10 @@ use crate::porter::{Fresh, PorterError, Rules, Settings, Sources, Start, serve};
 use crate::privsep::Role;
 use crate::privsep::link::{Link, encode, pair, send_packet};
 use crate::privsep::message::{
-    Cluster, Credential, FromJailer, JailerToPorter, KubeStream, Message, Pass, PorterToKeeper, Silence,
-    WardenToPorter, Way,
+    Cluster, Credential, FromJailer, JailerToPorter, Message, Pass, PortalToPorter, PorterToKeeper, Silence,
+    StreamProtocol, WardenToPorter, Way,
 };
+use crate::recording::KubeStream;
 use crate::session::SessionId;
 
 pub const TOKEN: &str = "the-bastion's-own";
@@ -82,12 +84,13 @@ pub fn credentials(key: &str) -> Credentials {
 }
 
 /// What the keeper is given: the stream, what the client said already, the sockets.
-type Given = (KubeStream, Vec<u8>, Vec<OwnedFd>);
+type Given = ((KubeStream, StreamProtocol), Vec<u8>, Vec<OwnedFd>);
 
 /// A porter.
 pub struct Yard {
     jailer: OwnedFd,
     warden: OwnedFd,
+    portal: OwnedFd,
     events: Mutex<mpsc::UnboundedReceiver<Event>>,
     pub streams: Mutex<mpsc::UnboundedReceiver<Given>>,
     _porter: tokio::task::JoinHandle<Result<(), PorterError>>,
@@ -107,8 +110,8 @@ impl Yard {
             while let Ok((message, descriptors)) = keeper.recv().await {
                 match message {
                     PorterToKeeper::Event(event) => drop(told.send(event)),
-                    PorterToKeeper::Stream { stream, from_client, .. } => {
-                        drop(given.send((*stream, from_client, descriptors)));
+                    PorterToKeeper::Stream { stream, protocol, from_client, .. } => {
+                        drop(given.send(((*stream, protocol), from_client, descriptors)));
                     }
                 }
             }
@@ -119,7 +122,7 @@ impl Yard {
     }
 
     pub fn without_keeper(clocks: Clocks) -> Self {
-        let ((jailer, control), (warden, wardens)) = (pair().unwrap(), pair().unwrap());
+        let [(jailer, control), (warden, wardens), (portal, portals)] = [(); 3].map(|()| pair().unwrap());
         let kube = Rules { clocks, ..Rules::default() };
         let start = Start {
             control: Link::new(control).unwrap(),
@@ -129,8 +132,9 @@ impl Yard {
         };
         let porter = tokio::spawn(serve(start));
         let (events, streams) = (Mutex::new(mpsc::unbounded_channel().1), Mutex::new(mpsc::unbounded_channel().1));
-        let yard = Self { jailer, warden, events, streams, _porter: porter };
+        let yard = Self { jailer, warden, portal, events, streams, _porter: porter };
         yard.tell(&FromJailer::Peer(Role::Warden), &[wardens.as_fd()]);
+        yard.tell(&FromJailer::Peer(Role::Portal), &[portals.as_fd()]);
         yard
     }
 
@@ -151,6 +155,31 @@ impl Yard {
         let doors = JailerToPorter::Doors { session, user: user.parse().unwrap(), token };
         self.tell(&FromJailer::Told(doors), &descriptors);
         Door { session, address: sockets[7].local_addr().unwrap() }
+    }
+
+    /// A laptop's grant with this token, and no cluster.
+    pub fn lend(&self, token: &str) -> SessionId {
+        let session = SessionId::mint();
+        let (digest, expires) = (Sha256::digest(token).into(), jiff::Timestamp::now().as_second() + 3600);
+        self.push(&WardenToPorter::Pass { session, pass: Box::default() });
+        self.push(&WardenToPorter::Laptop { session, user: "alice".parse().unwrap(), digest, expires });
+        session
+    }
+
+    /// One request of a laptop's, on a connection of its own.
+    pub async fn visit(&self, token: &str, request: &str) -> Said {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let message = PortalToPorter::Connection { number: 1, from: "192.0.2.1:5".into(), http2: false };
+        send_packet(self.portal.as_fd(), &encode(&message), &[theirs.as_fd()]).unwrap();
+        drop(theirs);
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = UnixStream::from_std(ours).unwrap();
+        let head =
+            format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        Said::read(&answer)
     }
 
     pub fn gone(&self, door: &Door) {

@@ -2,7 +2,7 @@ use super::*;
 use crate::policy::lock::{Lock, Target};
 use crate::warden::locks::Change;
 
-fn locked(name: &str) -> Change {
+pub(super) fn locked(name: &str) -> Change {
     let lock = Lock { reason: "lost\nlaptop".into(), by: "root".into(), at: 1, until: None };
     Change { locks: Ok([(name.parse::<Target>().unwrap(), lock)].into()), gone: vec![] }
 }

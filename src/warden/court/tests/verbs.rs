@@ -1,6 +1,7 @@
 use sha2::{Digest, Sha256};
 
 use super::clusters::{found, kube, with};
+use super::locks::locked;
 use super::*;
 use crate::config::{Kube, PublicDoor};
 
@@ -37,6 +38,10 @@ impl Yard {
     async fn ask_as(&mut self, channel: u32, cluster: &str, review: Review) {
         *self.gavel.review.lock().unwrap() = review;
         self.run(channel, &format!("stockade token {cluster}"));
+        self.token_decided().await;
+    }
+
+    async fn token_decided(&mut self) {
         loop {
             let letter = timeout(PATIENCE, self.letters.recv()).await.expect("a letter").unwrap();
             let last = matches!(letter, Post::TokenReviewed(..));
@@ -259,6 +264,32 @@ async fn an_old_login_is_decided_on_again_for_each_token() {
         assert_eq!((said.as_str(), code), ("", 69), "{errors}");
         assert_eq!(yard.court.laptops.is_empty(), ends);
     }
+}
+
+/// A connection that stays, as ControlMaster's do, would fetch the next token at once.
+#[tokio::test]
+async fn a_locked_grant_takes_the_connections_along_that_fetched_it() {
+    let mut yard = Yard::new();
+    yard.court.adopt(public(3600));
+    for connection in [8, 7] {
+        yard.gavel.turns.add_permits(1);
+        yard.prove_over(connection);
+        yard.letter().await;
+        assert!(matches!(yard.heard().await, WardenToGate::Login { accepted: true, .. }));
+    }
+    yard.open(1);
+    yard.ask(1, "hyades").await;
+    let grant = yard.recorded().await;
+    yard.answer().await;
+    // One more is asked for, and is being decided on.
+    yard.open(2);
+    yard.run(2, "stockade token taurus");
+    yard.court.heed(locked(&format!("session-{grant}")));
+    let WardenToGate::Drop { connection: 7, sentence } = yard.heard().await else { panic!() };
+    assert_eq!(sentence, "locked: lost laptop");
+    yard.token_decided().await;
+    assert!(yard.court.laptops.is_empty(), "nobody is there to whom it could be told");
+    assert!(yard.court.connections.contains_key(&8), "another connection of the user's is not meant");
 }
 
 #[tokio::test]
