@@ -16,7 +16,7 @@ use super::cluster::{Api, Key, Tokens};
 use super::eks::Entries;
 use super::lease::Lease;
 use super::seam::{self, Fault, Turn};
-use super::world::{Cluster, Mode, Served};
+use super::world::{Cluster, Mode};
 use crate::config::rbac::Rbac;
 use crate::config::{Kube, open_secret};
 use crate::warden::clusters::Place;
@@ -47,7 +47,6 @@ struct Open {
     known: Known,
     api: Arc<Api>,
     lease: Arc<Lease>,
-    served: Arc<Vec<Served>>,
 }
 
 impl Fleet {
@@ -123,7 +122,7 @@ impl Fleet {
         };
         let api = Arc::new(Api::new(&known.site, key, Arc::clone(&self.calls))?);
         let lease = Arc::new(Lease::new(Arc::clone(&api), &self.lease_namespace, &self.holder));
-        let opened = Open { known, api, lease, served: Arc::default() };
+        let opened = Open { known, api, lease };
         open.insert(cluster.to_owned(), opened.clone());
         Ok(opened)
     }
@@ -169,11 +168,8 @@ impl seam::Fleet for Fleet {
                 _ => Ok(BTreeMap::new()),
             }
         };
-        let read = open.api.read(mode, place, &open.served);
+        let read = open.api.read(mode, place);
         let (is, entries) = tokio::try_join!(Box::pin(read), Box::pin(entries))?;
-        if let Some(open) = held(&self.open).get_mut(cluster) {
-            open.served = Arc::new(is.served.clone());
-        }
         Ok(Cluster { entries, ..is })
     }
 

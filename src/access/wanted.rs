@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::change::Target;
+use super::change::{Object, Target};
 use super::entries::{self, STANDARD};
-use super::level::{in_cluster, in_namespace};
+use super::level::{in_cluster, in_namespace, keeping};
 use super::membership::{Membership, membership};
 use super::names::Grant;
 use super::plan::Problem;
 use super::roles::{Roles, roles};
-use super::world::{Binding, Cluster, Directory, Entry, MARK, Members, Mode, Rbac, Role, Rules, Seen, Subject, World};
+use super::world::{
+    Binding, Cluster, Directory, Entry, MARK, Members, Mode, Rbac, Role, Rules, Seen, Subject, WRITTEN, World,
+};
 use crate::config::Terms;
 use crate::config::rbac::Level;
 use crate::identity::Principal;
@@ -189,11 +191,13 @@ impl Ground<'_> {
         let subjects = subjects(&grant, membership, let_in);
         wanted.grants.insert(grant);
         let expanded = in_cluster(level, &self.cluster.served);
-        if self.cluster_role(&name, expanded.everywhere, place, wanted) {
+        let inner = format!("{name}{NAMESPACES}");
+        let kept = |name: &str, rules| self.kept(level, rules, self.cluster.cluster_roles.get(name));
+        if self.cluster_role(&name, kept(&name, expanded.everywhere), place, wanted) {
             self.cluster_binding(&name, &subjects, place, wanted);
         }
-        let inner = format!("{name}{NAMESPACES}");
-        let Some(rules) = expanded.namespaces else { return };
+        let namespaces = expanded.namespaces.map(|rules| kept(&inner, rules));
+        let Some(rules) = namespaces.filter(|rules| !rules.rules.is_empty()) else { return };
         if self.cluster_role(&inner, rules, place, wanted) && !subjects.is_empty() {
             let binding = Arc::new(Binding { role: ("ClusterRole".into(), inner), subjects });
             let skipped = |namespace: &&String| self.terms.rbac.is_skipped(namespace);
@@ -213,7 +217,8 @@ impl Ground<'_> {
         place: &mut Place,
         wanted: &mut Wanted,
     ) {
-        let rules = Arc::new(in_namespace(level, &self.cluster.served));
+        let written = in_namespace(level, &self.cluster.served);
+        let mut rules = Arc::new(written.clone());
         let rbac = &self.terms.rbac;
         for (namespace, about) in &self.cluster.namespaces {
             if about.terminating || rbac.is_skipped(namespace) || !rbac.namespaces.has(&about.labels) {
@@ -225,14 +230,29 @@ impl Ground<'_> {
             let key = (namespace.clone(), name.clone());
             let target =
                 || Target::Role { cluster: self.name.into(), namespace: namespace.clone(), name: name.clone() };
-            if !self.is_free(self.cluster.roles.get(&key), target, wanted) {
+            let held = self.cluster.roles.get(&key);
+            if !self.is_free(held, target, wanted) {
                 continue;
+            }
+            if !self.cluster.stale.is_empty() {
+                let kept = self.kept(level, written.clone(), held);
+                // Most are alike.
+                rules = if *rules == kept { rules } else { Arc::new(kept) };
             }
             place.roles.insert(key, rules.clone());
             if !subjects.is_empty() {
                 let binding = Arc::new(Binding { role: ("Role".into(), name.clone()), subjects });
                 self.binding(namespace, &name, &binding, place, wanted);
             }
+        }
+    }
+
+    /// With what the object that is there has of groups that cannot be asked, unless another hand wrote it.
+    fn kept(&self, level: &Level, rules: Rules, held: Option<&Rbac<Rules>>) -> Rules {
+        let stale = &self.cluster.stale;
+        match held.filter(|held| !stale.is_empty() && held.is_ours() && is_as_written(held)) {
+            Some(held) => keeping(rules, level, &held.is, stale),
+            None => rules,
         }
     }
 
@@ -281,6 +301,10 @@ impl Ground<'_> {
         let subject = subject.escape_debug().to_string();
         wanted.problems.push(Problem { cluster: Some(self.name.to_owned()), subject, what });
     }
+}
+
+fn is_as_written(held: &Rbac<Rules>) -> bool {
+    held.labels.get(WRITTEN).is_some_and(|written| *written == Object::Rules(held.is.clone()).written())
 }
 
 fn subjects(grant: &Grant, membership: &Membership, let_in: &BTreeMap<String, Subject>) -> BTreeSet<Subject> {

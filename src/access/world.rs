@@ -97,6 +97,8 @@ pub struct Cluster {
     pub namespaces: BTreeMap<String, Namespace>,
     /// What the API server serves, subresources, custom and aggregated ones included; sorted.
     pub served: Vec<Served>,
+    /// Groups whose own servers do not answer the API server now: `served` may lack theirs.
+    pub stale: BTreeSet<String>,
     pub cluster_roles: BTreeMap<String, Rbac<Rules>>,
     pub roles: BTreeMap<(String, String), Rbac<Rules>>,
     pub cluster_bindings: BTreeMap<String, Rbac<Binding>>,

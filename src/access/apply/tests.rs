@@ -87,6 +87,7 @@ fn world(people: &[Person; 3], levels: &[[Option<Level>; 2]; 2]) -> World {
             place: String::new(),
             namespaces: BTreeMap::new(),
             served: Vec::new(),
+            stale: BTreeSet::new(),
             cluster_roles: BTreeMap::new(),
             roles: BTreeMap::new(),
             cluster_bindings: BTreeMap::new(),

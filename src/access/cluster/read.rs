@@ -8,19 +8,18 @@ use super::api::Api;
 use super::discovery;
 use super::objects::{RBAC, cluster_role, cluster_role_binding, created, held, role, role_binding};
 use crate::access::seam::Fault;
-use crate::access::world::{AwsAuth, Cluster, Mode, Namespace, Served};
+use crate::access::world::{AwsAuth, Cluster, Mode, Namespace};
 
 const AWS_AUTH: &str = "/api/v1/namespaces/kube-system/configmaps/aws-auth";
 
 impl Api {
-    /// `before`: what it served when it was read last, for what cannot be told just now. Entries of EKS are not read
-    /// here.
-    pub async fn read(&self, mode: Mode, place: String, before: &[Served]) -> Result<Cluster, Fault> {
+    /// Entries of EKS are not read here.
+    pub async fn read(&self, mode: Mode, place: String) -> Result<Cluster, Fault> {
         let rbac = |kind: &str| format!("{RBAC}/{kind}");
         let kinds = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"].map(rbac);
-        let (namespaces, served, cluster_roles, roles, cluster_bindings, bindings, aws_auth) = tokio::try_join!(
+        let (namespaces, (served, stale), cluster_roles, roles, cluster_bindings, bindings, aws_auth) = tokio::try_join!(
             self.list::<Space>("/api/v1/namespaces"),
-            discovery::served(self, before),
+            discovery::served(self),
             self.list(&kinds[0]),
             self.list(&kinds[1]),
             self.list(&kinds[2]),
@@ -32,6 +31,7 @@ impl Api {
             place,
             namespaces: namespaces.into_iter().map(namespace).collect(),
             served,
+            stale,
             cluster_roles: cluster_roles.into_iter().map(cluster_role).map(held).map(of_cluster).collect(),
             roles: roles.into_iter().map(role).map(held).collect(),
             cluster_bindings: cluster_bindings

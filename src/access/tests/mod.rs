@@ -7,5 +7,6 @@ mod properties;
 mod random;
 mod removal;
 mod scale;
+mod stale;
 mod stories;
 mod worlds;

@@ -128,6 +128,23 @@ proptest! {
         bound_are_members(&after, &terms);
     }
 
+    /// Levels are written over what is served: for what cannot be asked, what was written before stands for it.
+    #[test]
+    fn a_group_whose_server_is_away_changes_nothing(world in world(), terms in any_terms(), away in any::<u64>()) {
+        let simulated = Simulated::new(world, PATH);
+        prop_assert_eq!(carry_out_all(&simulated, &terms), 0);
+        simulated.by_hand(|world| {
+            for seen in world.clusters.values_mut() {
+                let Seen::Read(cluster) = seen else { continue };
+                let groups: BTreeSet<String> = cluster.served.iter().map(|one| one.group.clone()).collect();
+                let stale = groups.into_iter().enumerate().filter(|(at, _)| away >> at & 1 == 1);
+                cluster.stale = stale.map(|(_, group)| group).collect();
+                cluster.served.retain(|one| !cluster.stale.contains(&one.group));
+            }
+        });
+        is_empty(&simulated, &terms)?;
+    }
+
     #[test]
     fn on_the_way_nobody_has_more_than_before_and_after(
         world in world(), next in directory(), terms in any_terms(), later in any_terms(),
