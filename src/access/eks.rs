@@ -56,7 +56,7 @@ pub struct Described {
     /// PEM in base64.
     pub authority: String,
     pub tags: BTreeMap<String, String>,
-    /// `Entries` or `AwsAuth`.
+    /// Never `Impersonated`.
     pub mode: Mode,
 }
 
@@ -119,7 +119,7 @@ impl Entries {
         said.cluster.map(|found| described(place, cluster, found)).transpose()
     }
 
-    /// All access entries by their principal's ARN. To be asked only of clusters of mode `Entries`.
+    /// All access entries by their principal's ARN. Not to be asked of clusters that know aws-auth alone.
     pub async fn read(&self, place: &Place, cluster: &str) -> Result<BTreeMap<String, Entry>, Fault> {
         let client = self.client(place).await;
         let listed = list(&client, cluster, None).await?;
@@ -328,7 +328,8 @@ fn described(place: &Place, name: &str, found: Cluster) -> Result<Described, Fau
         authority: found.certificate_authority.and_then(|authority| authority.data).unwrap_or_default(),
         tags: found.tags.unwrap_or_default().into_iter().collect(),
         mode: match mode {
-            Some(AuthenticationMode::Api | AuthenticationMode::ApiAndConfigMap) => Mode::Entries,
+            Some(AuthenticationMode::Api) => Mode::Entries,
+            Some(AuthenticationMode::ApiAndConfigMap) => Mode::Both,
             // So old that it does not say.
             None | Some(AuthenticationMode::ConfigMap) => Mode::AwsAuth,
             Some(other) => return Err(odd(format!("cluster '{name}' has an unknown authentication mode '{other}'"))),

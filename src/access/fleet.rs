@@ -164,7 +164,9 @@ impl seam::Fleet for Fleet {
         let (mode, place) = (open.known.mode(), open.known.place().to_owned());
         let entries = async {
             match (&open.known.how, &self.entries) {
-                (How::Eks { at, cluster, mode: Mode::Entries, .. }, Some(entries)) => entries.read(at, cluster).await,
+                (How::Eks { at, cluster, mode: Mode::Entries | Mode::Both, .. }, Some(entries)) => {
+                    entries.read(at, cluster).await
+                }
                 _ => Ok(BTreeMap::new()),
             }
         };
@@ -177,6 +179,7 @@ impl seam::Fleet for Fleet {
         let open = self.open(cluster)?;
         match &change.target {
             Target::Entry { .. } => Box::pin(self.entry(&open, change)).await,
+            Target::Row { .. } => Box::pin(open.api.carry_out_row(change)).await,
             _ => Box::pin(open.api.carry_out(change)).await,
         }
     }

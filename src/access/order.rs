@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::change::{Change, Object, Target};
+use super::ranks::replaced;
 use super::world::Binding;
 
 /// First what takes away, from the bindings down to the groups; then what gives, the other way round.
 pub(super) fn in_order(changes: Vec<Change>) -> Vec<Change> {
-    let (mut takes, mut gives): (Vec<_>, Vec<_>) = changes.into_iter().partition(takes_away);
+    let replaced = replaced(&changes);
+    let is_first = |change: &Change| takes_away(change) && !replaced.contains(&change.target);
+    let (mut takes, mut gives): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_first);
     split(&mut takes, &mut gives);
     takes.sort_by(|one, other| other.target.cmp(&one.target));
     gives.sort_by(|one, other| one.target.cmp(&other.target));

@@ -47,13 +47,21 @@ impl Api {
     }
 
     async fn aws_auth(&self, mode: Mode) -> Result<AwsAuth, Fault> {
-        if mode != Mode::AwsAuth {
-            return Ok(AwsAuth::default());
-        }
-        let Some(map) = self.find::<ConfigMap>(AWS_AUTH).await? else { return Ok(AwsAuth::default()) };
+        let found = match mode {
+            Mode::Entries | Mode::Impersonated => return Ok(AwsAuth::default()),
+            Mode::AwsAuth => self.find::<ConfigMap>(AWS_AUTH).await?,
+            Mode::Both => match self.find::<ConfigMap>(AWS_AUTH).await {
+                // It does not hold up the entries, which come first.
+                Err(fault) if fault.code == "Forbidden" => {
+                    return Ok(AwsAuth { unread: Some(fault.to_string()), ..AwsAuth::default() });
+                }
+                found => found?,
+            },
+        };
+        let Some(map) = found else { return Ok(AwsAuth::default()) };
         let mut data: BTreeMap<String, String> = map.data.unwrap_or_default();
         let version = map.metadata.resource_version.unwrap_or_default();
-        Ok(AwsAuth { map_roles: data.remove("mapRoles"), version })
+        Ok(AwsAuth { map_roles: data.remove("mapRoles"), map_users: data.remove("mapUsers"), version, unread: None })
     }
 }
 

@@ -1,3 +1,4 @@
+mod both;
 mod cycles;
 mod figures;
 mod level;
