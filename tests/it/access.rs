@@ -275,7 +275,7 @@ fn rows_of_aws_auth_go_beside_entries_and_those_of_others_stay() {
     let report = scene.access(&["report", "--user", "ursula", "--output", "csv"]).text();
     assert!(report.contains("User stockade:alice") && report.contains("row of aws-auth of"), "{report}");
     let said = scene.apply();
-    let (entry, gone) = (said.find("access entry of").unwrap(), said.find("role/ursula-kube in aws-auth").unwrap());
+    let (entry, gone) = (said.find("+ access entry of").unwrap(), said.find("- row of").unwrap());
     assert!(gone < entry, "it would let in a role that is still to be made: {said}");
     assert_eq!(held(), map(nodes)["data"], "no other byte");
     assert_eq!(scene.told("SK9009W", "role/ursula-kube in aws-auth"), 1);
@@ -284,7 +284,7 @@ fn rows_of_aws_auth_go_beside_entries_and_those_of_others_stay() {
     scene.cluster.apply(&map("- rolearn: {").to_string());
     scene.leaves("ursula", &group);
     let said = scene.apply();
-    assert!(said.contains("is not what EKS reads") && said.contains("- pleiades: access entry"), "{said}");
+    assert!(said.contains("is not what EKS reads") && said.contains("- access entry of"), "{said}");
     assert_eq!(held(), map("- rolearn: {")["data"]);
     scene.cluster.as_admin(&["-n", "kube-system", "delete", "configmap", "aws-auth"]);
     scene.iam("iam.delete_user(UserName='ursula')");

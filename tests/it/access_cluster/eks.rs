@@ -80,10 +80,10 @@ async fn a_row_of_aws_auth_lets_somebody_in() {
     assert!(said["status"]["userInfo"]["groups"].as_array().unwrap().contains(&json!("stockade:k8s-user@old")));
 
     // The same once more, where entries come first: there a row only goes.
-    let both = json!({"name": "hyades", "region": "ap-south-2", "endpoint": hyades.endpoint(), "ca": ca,
+    let both = json!({"name": "hyades", "region": "eu-central-1", "endpoint": hyades.endpoint(), "ca": ca,
         "access_map": clusters.path("nobody-reads-2.json"), "mode": "API_AND_CONFIG_MAP", "tags": {}});
     control(endpoint, "POST", "eks", &json!({"add": both}));
-    let way = StaticWay::Eks { region: "ap-south-2".into(), cluster: "hyades".into() };
+    let way = StaticWay::Eks { region: "eu-central-1".into(), cluster: "hyades".into() };
     let kube = Kube { clusters: vec![stated("both", way)], ..Kube::default() };
     let second = Fleet::new(&kube, &terms(None, "default"), Some(entries(clusters).await), "a test");
     assert_eq!(second.clusters().await.unwrap(), ["both"]);
@@ -98,7 +98,7 @@ async fn a_row_of_aws_auth_lets_somebody_in() {
     }
     assert_eq!(second.read("both").await.unwrap().aws_auth.map_roles.as_deref(), Some(foreign));
     until("dave is out", || (hyades.run(&dave, &["auth", "whoami"]).code != Some(0)).then_some(()));
-    control(endpoint, "POST", "eks", &json!({"remove": "hyades", "region": "ap-south-2"}));
+    control(endpoint, "POST", "eks", &json!({"remove": "hyades", "region": "eu-central-1"}));
     fleet.carry_out("old", &row(None, Some(&entry))).await.unwrap();
 
     let other = Entry { groups: set(["stockade:k8s-admin@old"]), ..entry.clone() };
