@@ -200,11 +200,7 @@ impl<P: People, F: Fleet, T: Turns> Leg<P, F, T> {
     async fn walk(mut self, ranks: BTreeMap<Rank, Vec<Change>>) -> (Done, Standing) {
         for (rank, changes) in ranks {
             // aws-auth is one object, and EKS allows few changes of entries a second.
-            let together = if matches!(rank, Rank::EntriesTaken | Rank::EntriesMended | Rank::EntriesGiven) {
-                1
-            } else {
-                IN_FLIGHT
-            };
+            let together = if rank.is_of_entries() { 1 } else { IN_FLIGHT };
             let mut running = JoinSet::new();
             for change in changes {
                 while running.len() >= together {

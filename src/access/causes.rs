@@ -68,7 +68,7 @@ impl Past {
 pub fn user_of<'s>(subject: &'s Subject, mode: Mode, rbac: &Rbac) -> Option<&'s str> {
     match (subject, mode) {
         (Subject::User(name), Mode::Impersonated) => Some(name),
-        (Subject::User(name), Mode::Entries | Mode::AwsAuth) => rbac.user_of(name),
+        (Subject::User(name), Mode::Entries | Mode::Both | Mode::AwsAuth) => rbac.user_of(name),
         (Subject::Group(_) | Subject::ServiceAccount(..), _) => None,
     }
 }

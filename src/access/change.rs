@@ -25,8 +25,13 @@ pub enum Target {
     },
     /// A user's role in IAM, by its name.
     IamRole(String),
-    /// An access entry, or the user's row in aws-auth, by the role's ARN.
+    /// An access entry, or the user's row in aws-auth where that is all there is, by the role's ARN.
     Entry {
+        cluster: String,
+        role: String,
+    },
+    /// A row of aws-auth beside access entries, by the role's ARN as it is there: without its path. It only ever goes.
+    Row {
         cluster: String,
         role: String,
     },
@@ -96,6 +101,7 @@ impl Target {
             Self::ClusterRole { cluster, .. }
             | Self::Role { cluster, .. }
             | Self::Entry { cluster, .. }
+            | Self::Row { cluster, .. }
             | Self::RoleBinding { cluster, .. }
             | Self::ClusterRoleBinding { cluster, .. } => Some(cluster),
         }
@@ -131,6 +137,7 @@ impl fmt::Display for Target {
             Self::ClusterRole { cluster, name } => write!(f, "{cluster}: ClusterRole {name}"),
             Self::Role { cluster, namespace, name } => write!(f, "{cluster}: Role {namespace}/{name}"),
             Self::Entry { cluster, role } => write!(f, "{cluster}: access entry of {role}"),
+            Self::Row { cluster, role } => write!(f, "{cluster}: row of {role} in aws-auth"),
             Self::RoleBinding { cluster, namespace, name } => write!(f, "{cluster}: RoleBinding {namespace}/{name}"),
             Self::ClusterRoleBinding { cluster, name } => write!(f, "{cluster}: ClusterRoleBinding {name}"),
         }

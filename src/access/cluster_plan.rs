@@ -21,6 +21,7 @@ pub(super) fn cluster(plan: &mut Plan, name: &str, place: &Place, world: &World,
     draft.cluster_bindings(plan);
     draft.bindings(plan);
     draft.entries(plan);
+    draft.rows(plan);
 }
 
 struct Draft<'a> {
@@ -209,6 +210,25 @@ impl Draft<'_> {
                 }
                 (None, None) => {}
             }
+        }
+    }
+
+    /// What aws-auth says of roles that only access entries shall let in.
+    fn rows(&self, plan: &mut Plan) {
+        for (arn, row) in &self.place.rows {
+            let groups: Vec<&str> = row.groups.iter().map(String::as_str).collect();
+            let as_whom = match groups.as_slice() {
+                [] => format!("as '{}'", row.username.escape_debug()),
+                groups => format!("as '{}' in {}", row.username.escape_debug(), groups.join(", ").escape_debug()),
+            };
+            plan.changes.push(Change {
+                target: Target::Row { cluster: self.name.to_owned(), role: arn.clone() },
+                was: Some(Object::Entry(row.clone())),
+                shall_be: None,
+                version: String::new(),
+                user: row.tags.get(MARK).cloned(),
+                cause: Cause::Drift(format!("aws-auth lets it in, {as_whom}, where its access entry alone shall")),
+            });
         }
     }
 

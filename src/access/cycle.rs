@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::apply::{Crew, Done, Leave, apply, places};
 use super::change::{Cause, Change, Object, Target};
-use super::entries::held;
+use super::entries::{held, row_of};
 use super::evidence::events;
 use super::lease;
 use super::membership::membership;
@@ -377,6 +377,7 @@ fn there(world: &World, target: &Target, terms: &Terms) -> Option<Object> {
         Target::Group(grant) => world.directory.groups.get(&grant.to_string()).map(|_| Object::Group),
         Target::IamRole(name) => world.directory.roles.get(name).map(|role| Object::IamRole(Box::new(role.clone()))),
         Target::Entry { role, .. } => held(cluster?, terms).ok()?.ours.remove(role).map(Object::Entry),
+        Target::Row { role, .. } => row_of(cluster?, role).map(Object::Entry),
         Target::ClusterRole { name, .. } => cluster?.cluster_roles.get(name).map(|role| Object::Rules(role.is.clone())),
         Target::Role { namespace, name, .. } => {
             cluster?.roles.get(&place(namespace, name)).map(|role| Object::Rules(role.is.clone()))

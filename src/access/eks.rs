@@ -5,6 +5,11 @@
 //! about those that are new, those that were changed from here, and the next share of the rest, so that each is looked at
 //! again within `TURNS` cycles: what was changed by hand is found within two hours by itself, and at once where EKS's
 //! events reach the queue (`doubt`, which is of one entry where the event names it). A process that has just started, `stockade access plan` always, asks about all.
+//! Those of others too: one that has a user's name or a group of ours is a right that nobody gave, and only its
+//! description says so. When it was changed last is in there as well, so no memory on disk would spare a call.
+//!
+//! Which of EKS's own policies an entry has is one more call. Of many new ones at once it is asked the other way round:
+//! who has a policy, for each of the two dozen that there are.
 
 mod entry;
 
@@ -33,6 +38,8 @@ const TURNS: usize = 24;
 const LEAST: usize = 4;
 /// Principals whose entries are doubted one by one; of more, all are.
 const MOST_DOUBTED: usize = 256;
+/// New entries of a cluster at one time, beyond which policies are asked for their entries.
+const MANY: usize = 64;
 /// Descriptions at one time, of all clusters together: EKS throttles an account as a whole.
 const IN_FLIGHT: usize = 16;
 /// EKS allows a hundred clusters a region and some thousand entries a cluster unless asked for more; whoever has more
@@ -52,7 +59,7 @@ pub struct Described {
     /// PEM in base64.
     pub authority: String,
     pub tags: BTreeMap<String, String>,
-    /// `Entries` or `AwsAuth`.
+    /// Never `Impersonated`.
     pub mode: Mode,
 }
 
@@ -64,6 +71,17 @@ pub struct Entries {
     clients: tokio::sync::Mutex<HashMap<Place, Client>>,
     seen: Mutex<HashMap<(Place, String), Seen>>,
     turns: Arc<Semaphore>,
+}
+
+/// Policies by the principal of the entry that has them.
+type Holders = BTreeMap<String, BTreeSet<String>>;
+
+/// Principals that are asked about now.
+#[derive(Debug, Default, PartialEq)]
+struct Due {
+    /// Of whom nothing is known.
+    new: BTreeSet<String>,
+    turn: BTreeSet<String>,
 }
 
 /// What is remembered of a cluster.
@@ -113,13 +131,14 @@ impl Entries {
         said.cluster.map(|found| described(place, cluster, found)).transpose()
     }
 
-    /// All access entries by their principal's ARN. To be asked only of clusters of mode `Entries`.
+    /// All access entries by their principal's ARN. Not to be asked of clusters that know aws-auth alone.
     pub async fn read(&self, place: &Place, cluster: &str) -> Result<BTreeMap<String, Entry>, Fault> {
         let client = self.client(place).await;
-        let listed = list(&client, cluster).await?;
+        let listed = list(&client, cluster, None).await?;
         let key = (place.clone(), cluster.to_owned());
         let due = self.seen().entry(key.clone()).or_default().due(&listed);
-        self.look(&client, &key, due).await?;
+        let holders = if due.new.len() > MANY { self.holders(&client, cluster).await? } else { None };
+        self.look(&client, &key, due, holders.map(Arc::new)).await?;
         let mut seen = self.seen();
         let entries = &seen.entry(key).or_default().entries;
         Ok(entries.iter().map(|(arn, known)| (arn.clone(), known.entry.clone())).collect())
@@ -172,15 +191,58 @@ impl Entries {
         Ok(identity::eks::token(&credentials, &place.region, cluster, i64::try_from(now).unwrap_or_default()))
     }
 
+    /// The policies of each entry that has any; `None`: that may not be asked, so each entry is.
+    async fn holders(&self, client: &Client, cluster: &str) -> Result<Option<Holders>, Fault> {
+        let policies = match policies(client).await {
+            Err(fault) if !fault.transient => {
+                tracing::info!(cluster, "every access entry is asked for its policies: {fault}");
+                return Ok(None);
+            }
+            policies => policies?,
+        };
+        let mut lists = JoinSet::new();
+        for policy in policies {
+            let (client, cluster, turns) = (client.clone(), cluster.to_owned(), Arc::clone(&self.turns));
+            lists.spawn(async move {
+                let _turn = turns.acquire().await;
+                let holders = list(&client, &cluster, Some(&policy)).await;
+                (policy, holders)
+            });
+        }
+        let mut all = Holders::new();
+        while let Some(ended) = lists.join_next().await {
+            let (policy, holders) = ended.map_err(|_| lost())?;
+            for principal in holders? {
+                all.entry(principal).or_default().insert(policy.clone());
+            }
+        }
+        Ok(Some(all))
+    }
+
     /// Describes what is due, a few at a time, and remembers it: after a fault too, so that the next try has less to
     /// ask.
-    async fn look(&self, client: &Client, key: &(Place, String), due: BTreeSet<String>) -> Result<(), Fault> {
+    async fn look(
+        &self,
+        client: &Client,
+        key: &(Place, String),
+        due: Due,
+        holders: Option<Arc<Holders>>,
+    ) -> Result<(), Fault> {
         let mut looks = JoinSet::new();
-        for principal in due {
+        let new = due.new.into_iter().map(|principal| (principal, holders.clone()));
+        // In its turn each is asked for everything, whatever EKS leaves out of its list of policies.
+        for (principal, holders) in new.chain(due.turn.into_iter().map(|principal| (principal, None))) {
             let (client, cluster, turns) = (client.clone(), key.1.clone(), Arc::clone(&self.turns));
             looks.spawn(async move {
                 let _turn = turns.acquire().await;
-                let found = Desk { client: &client, cluster: &cluster, principal: &principal }.find().await;
+                let desk = Desk { client: &client, cluster: &cluster, principal: &principal };
+                let found = match holders {
+                    Some(holders) => desk.describe().await.map(|found| {
+                        let policies = holders.get(&principal).cloned().unwrap_or_default();
+                        found.map(|known| known.with(policies))
+                    }),
+                    None => desk.find().await,
+                };
                 (principal, found)
             });
         }
@@ -240,7 +302,7 @@ impl Doubt {
 
 impl Seen {
     /// Forgets what is listed no more, and says what is asked about now.
-    fn due(&mut self, listed: &BTreeSet<String>) -> BTreeSet<String> {
+    fn due(&mut self, listed: &BTreeSet<String>) -> Due {
         let doubt = std::mem::take(&mut self.doubt);
         self.entries.retain(|principal, _| listed.contains(principal) && !doubt.is_of(principal));
         let share = self.entries.len().div_ceil(TURNS).max(LEAST);
@@ -251,18 +313,32 @@ impl Seen {
             self.turn.clone_from(last);
         }
         let new = listed.iter().filter(|principal| !self.entries.contains_key(*principal)).cloned();
-        new.chain(turn).collect()
+        Due { new: new.collect(), turn: turn.into_iter().collect() }
     }
 }
 
-async fn list(client: &Client, cluster: &str) -> Result<BTreeSet<String>, Fault> {
-    let mut pages = client.list_access_entries().cluster_name(cluster).into_paginator().send();
+/// Principals, of all entries or of those with a policy.
+async fn list(client: &Client, cluster: &str, policy: Option<&str>) -> Result<BTreeSet<String>, Fault> {
+    let asked = client.list_access_entries().cluster_name(cluster);
+    let mut pages = asked.set_associated_policy_arn(policy.map(str::to_owned)).into_paginator().send();
     let mut all = BTreeSet::new();
     for _ in 0..PAGES {
         let Some(page) = pages.next().await else { return Ok(all) };
         all.extend(page.map_err(|error| fault(&error))?.access_entries.unwrap_or_default());
     }
     Err(endless(cluster))
+}
+
+/// All of EKS's own, by their ARNs.
+async fn policies(client: &Client) -> Result<BTreeSet<String>, Fault> {
+    let mut pages = client.list_access_policies().into_paginator().send();
+    let mut all = BTreeSet::new();
+    for _ in 0..PAGES {
+        let Some(page) = pages.next().await else { return Ok(all) };
+        let policies = page.map_err(|error| fault(&error))?.access_policies.unwrap_or_default();
+        all.extend(policies.into_iter().filter_map(|policy| policy.arn));
+    }
+    Err(endless("access policies"))
 }
 
 fn described(place: &Place, name: &str, found: Cluster) -> Result<Described, Fault> {
@@ -284,7 +360,8 @@ fn described(place: &Place, name: &str, found: Cluster) -> Result<Described, Fau
         authority: found.certificate_authority.and_then(|authority| authority.data).unwrap_or_default(),
         tags: found.tags.unwrap_or_default().into_iter().collect(),
         mode: match mode {
-            Some(AuthenticationMode::Api | AuthenticationMode::ApiAndConfigMap) => Mode::Entries,
+            Some(AuthenticationMode::Api) => Mode::Entries,
+            Some(AuthenticationMode::ApiAndConfigMap) => Mode::Both,
             // So old that it does not say.
             None | Some(AuthenticationMode::ConfigMap) => Mode::AwsAuth,
             Some(other) => return Err(odd(format!("cluster '{name}' has an unknown authentication mode '{other}'"))),
@@ -320,23 +397,27 @@ mod tests {
         names.into_iter().map(|n| format!("arn:{n:04}")).collect()
     }
 
-    fn see(seen: &mut Seen, due: &BTreeSet<String>) {
-        seen.entries.extend(due.iter().map(|principal| (principal.clone(), Known::default())));
+    fn all(due: &Due) -> BTreeSet<String> {
+        &due.new | &due.turn
+    }
+
+    fn see(seen: &mut Seen, due: &Due) {
+        seen.entries.extend(all(due).into_iter().map(|principal| (principal, Known::default())));
     }
 
     #[test]
     fn each_entry_has_its_turn_and_no_cycle_asks_about_all() {
-        let (mut seen, all) = (Seen::default(), listed(0..1000));
-        let first = seen.due(&all);
-        assert_eq!(first, all, "what is not known is asked for");
+        let (mut seen, there) = (Seen::default(), listed(0..1000));
+        let first = seen.due(&there);
+        assert_eq!(first, Due { new: there.clone(), turn: BTreeSet::new() }, "what is not known is asked for");
         see(&mut seen, &first);
         let mut asked = BTreeSet::new();
         for _ in 0..TURNS {
-            let due = seen.due(&all);
-            assert!(due.len() <= 1000_usize.div_ceil(TURNS), "{}", due.len());
-            asked.extend(due);
+            let due = seen.due(&there);
+            assert!(due.new.is_empty() && due.turn.len() <= 1000_usize.div_ceil(TURNS), "{}", due.turn.len());
+            asked.extend(due.turn);
         }
-        assert_eq!(asked, all);
+        assert_eq!(asked, there);
     }
 
     #[test]
@@ -345,38 +426,38 @@ mod tests {
         let due = seen.due(&listed(0..100));
         see(&mut seen, &due);
         let due = seen.due(&listed(50..101));
-        assert!(due.contains("arn:0100") && due.len() <= LEAST + 1, "{due:?}");
+        assert!(due.new == listed([100]) && due.turn.len() <= LEAST, "{due:?}");
         assert_eq!(seen.entries.len(), 50);
-        assert_eq!(seen.due(&BTreeSet::new()), BTreeSet::new());
+        assert_eq!(seen.due(&BTreeSet::new()), Due::default());
         assert!(seen.entries.is_empty());
     }
 
     #[test]
     fn a_doubt_is_of_one_entry_where_it_names_one() {
         let role = |n: usize| format!("arn:aws:iam::123456789012:role/kube/user{n:03}");
-        let (mut seen, all) = (Seen::default(), (0..100).map(role).collect::<BTreeSet<String>>());
-        let due = seen.due(&all);
-        see(&mut seen, &due);
+        let (mut seen, there) = (Seen::default(), (0..100).map(role).collect::<BTreeSet<String>>());
+        let everything = Due { new: there.clone(), turn: BTreeSet::new() };
+        see(&mut seen, &everything);
         seen.doubt.add(Some("arn:aws:iam::123456789012:role/user077"));
         seen.doubt.add(Some("arn:aws:iam::123456789012:role/nobody"));
-        let due = seen.due(&all);
-        assert!(due.contains(&role(77)) && due.len() <= LEAST + 2, "{due:?}");
+        let due = seen.due(&there);
+        assert_eq!(due.new, [role(77)].into());
         see(&mut seen, &due);
         assert_eq!(seen.doubt, Doubt::None);
         (0..=MOST_DOUBTED).for_each(|n| seen.doubt.add(Some(&role(n))));
-        assert_eq!(seen.due(&all), all, "whoever writes to the queue fills no memory");
-        see(&mut seen, &all);
+        assert_eq!(seen.due(&there), everything, "whoever writes to the queue fills no memory");
+        see(&mut seen, &everything);
         seen.doubt.add(Some(&without_path(&role(1))));
         seen.doubt.add(None);
-        assert_eq!(seen.due(&all), all);
+        assert_eq!(seen.due(&there), everything);
     }
 
     #[test]
     fn few_are_asked_for_every_time() {
-        let (mut seen, all) = (Seen::default(), listed(0..LEAST));
+        let (mut seen, there) = (Seen::default(), listed(0..LEAST));
         for _ in 0..3 {
-            let due = seen.due(&all);
-            assert_eq!(due, all);
+            let due = seen.due(&there);
+            assert_eq!(all(&due), there);
             see(&mut seen, &due);
         }
     }

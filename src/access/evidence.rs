@@ -22,6 +22,8 @@ pub fn events(change: &Change, username: &str) -> Vec<Event> {
             }]
         }
         Target::IamRole(_) | Target::Entry { .. } => owned(change, target, cause),
+        // It is drift, and told as that.
+        Target::Row { .. } => Vec::new(),
         Target::RoleBinding { name, .. } | Target::ClusterRoleBinding { name, .. } => bound(change, name, username),
     };
     if let Cause::Drift(what) = &change.cause {

@@ -16,7 +16,7 @@ use super::cluster::{Api, Key, Names, Tokens};
 use super::eks::Entries;
 use super::lease::Lease;
 use super::seam::{self, Fault, Turn};
-use super::world::{Cluster, Mode, Served};
+use super::world::{Cluster, Mode};
 use crate::config::rbac::Rbac;
 use crate::config::{Kube, open_secret};
 use crate::warden::clusters::Place;
@@ -48,7 +48,6 @@ struct Open {
     known: Known,
     api: Arc<Api>,
     lease: Arc<Lease>,
-    served: Arc<Vec<Served>>,
 }
 
 impl Fleet {
@@ -130,7 +129,7 @@ impl Fleet {
         };
         let api = Arc::new(Api::new(&known.site, key, Arc::clone(&self.calls))?);
         let lease = Arc::new(Lease::new(Arc::clone(&api), &self.lease_namespace, &self.holder));
-        let opened = Open { known, api, lease, served: Arc::default() };
+        let opened = Open { known, api, lease };
         open.insert(cluster.to_owned(), opened.clone());
         Ok(opened)
     }
@@ -172,16 +171,15 @@ impl seam::Fleet for Fleet {
         let (mode, place) = (open.known.mode(), open.known.place().to_owned());
         let entries = async {
             match (&open.known.how, &self.entries) {
-                (How::Eks { at, cluster, mode: Mode::Entries, .. }, Some(entries)) => entries.read(at, cluster).await,
+                (How::Eks { at, cluster, mode: Mode::Entries | Mode::Both, .. }, Some(entries)) => {
+                    entries.read(at, cluster).await
+                }
                 _ => Ok(BTreeMap::new()),
             }
         };
         let names = Names { cluster, levels: &self.levels };
-        let read = open.api.read(mode, place, &open.served, names);
+        let read = open.api.read(mode, place, names);
         let (is, entries) = tokio::try_join!(Box::pin(read), Box::pin(entries))?;
-        if let Some(open) = held(&self.open).get_mut(cluster) {
-            open.served = Arc::new(is.served.clone());
-        }
         Ok(Cluster { entries, ..is })
     }
 
@@ -189,6 +187,7 @@ impl seam::Fleet for Fleet {
         let open = self.open(cluster)?;
         match &change.target {
             Target::Entry { .. } => Box::pin(self.entry(&open, change)).await,
+            Target::Row { .. } => Box::pin(open.api.carry_out_row(change)).await,
             _ => Box::pin(open.api.carry_out(change)).await,
         }
     }

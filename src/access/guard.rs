@@ -75,8 +75,9 @@ pub(super) fn guard(plan: &mut Plan, world: &World, wanted: &Wanted, past: &Past
         }
     }
     for change in plan.changes.iter().filter(|change| change.shall_be.is_none()) {
-        let (Target::Entry { cluster, role }, Some(user)) = (&change.target, &change.user) else { continue };
-        if wanted.clusters.get(cluster).is_some_and(|place| !place.entries.contains_key(role)) {
+        let (Target::Entry { .. } | Target::Row { .. }, Some(user)) = (&change.target, &change.user) else { continue };
+        let place = change.target.cluster().and_then(|cluster| wanted.clusters.get(cluster));
+        if place.is_some_and(|place| !place.lets_in(&change.target)) {
             let Some(Object::Entry(entry)) = &change.was else { continue };
             let groups = entry.groups.iter().map(|group| group.strip_prefix(GROUP).unwrap_or(group).to_owned());
             losers.entry(user.clone()).or_default().extend(groups);

@@ -15,7 +15,7 @@ const READABLE: [&str; 3] = ["log", "scale", "status"];
 pub struct Expanded {
     /// In every namespace and outside of them: a ClusterRole with a ClusterRoleBinding.
     pub everywhere: Rules,
-    /// Where the first does less in skipped namespaces: a ClusterRole bound in each of the others.
+    /// Where the first does less in skipped namespaces: a ClusterRole bound in each of the others. It may have no rules.
     pub namespaces: Option<Rules>,
 }
 
@@ -32,10 +32,9 @@ pub fn in_cluster(level: &Level, served: &[Served]) -> Expanded {
     if level.system == System::Same {
         return Expanded { everywhere: rules(level, served, Part::All), namespaces: None };
     }
-    let namespaces = rules(level, served, Part::Namespaced);
     Expanded {
         everywhere: rules(level, served, Part::Everywhere(level.system)),
-        namespaces: (!namespaces.rules.is_empty()).then_some(namespaces),
+        namespaces: Some(rules(level, served, Part::Namespaced)),
     }
 }
 
@@ -44,12 +43,33 @@ pub fn in_namespace(level: &Level, served: &[Served]) -> Rules {
     rules(level, served, Part::Namespaced)
 }
 
-fn rules(level: &Level, served: &[Served], part: Part) -> Rules {
+/// The same with what an object of this level, as it was written last, has of groups that cannot be asked just now: roles
+/// must not shrink and grow with the health of somebody's server. What the level allows no more goes all the same.
+pub fn keeping(rules: Rules, level: &Level, held: &Rules, stale: &BTreeSet<String>) -> Rules {
+    let had = Gathered::of(held, |group| stale.contains(group));
+    if had.verbs.is_empty() {
+        return rules;
+    }
+    let (mut kept, level) = (Gathered::of(&rules, |_| true), gathered(level, &had.as_served(), Part::All));
+    for ((group, resource), verbs) in &had.verbs {
+        kept.add(group, resource, &level.common(group, resource, verbs));
+    }
+    let urls = rules.rules.into_iter().filter(|rule| !rule.urls.is_empty());
+    let mut rules: Vec<Rule> = kept.rules().into_iter().chain(urls).collect();
+    rules.sort();
+    Rules { rules, aggregated: false }
+}
+
+fn gathered(level: &Level, served: &[Served], part: Part) -> Gathered {
     let mut gathered = Gathered::default();
     for allow in &level.allow {
         gathered.allow(allow, served, part);
     }
-    let mut rules = gathered.rules();
+    gathered
+}
+
+fn rules(level: &Level, served: &[Served], part: Part) -> Rules {
+    let mut rules = gathered(level, served, part).rules();
     if part != Part::Namespaced && !level.urls.is_empty() {
         let all = level.allow.iter().any(|allow| allow.verbs.iter().any(|verb| verb == "*"));
         let verbs = [if all { "*" } else { "get" }.to_owned()].into();
@@ -66,6 +86,40 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// What rules say of some groups; what they say of certain names or of paths is left out.
+    fn of(rules: &Rules, is_meant: impl Fn(&str) -> bool) -> Self {
+        let mut gathered = Self::default();
+        for rule in rules.rules.iter().filter(|rule| rule.names.is_empty()) {
+            for group in rule.groups.iter().filter(|group| is_meant(group)) {
+                rule.resources.iter().for_each(|resource| gathered.add(group, resource, &rule.verbs));
+            }
+        }
+        gathered
+    }
+
+    /// As if the API server had told them.
+    fn as_served(&self) -> Vec<Served> {
+        let one = |(group, resource): &(String, String)| Served {
+            group: group.clone(),
+            resource: resource.clone(),
+            namespaced: true,
+            verbs: BTreeSet::new(),
+        };
+        self.verbs.keys().map(one).collect()
+    }
+
+    /// Those of the verbs that are allowed here as well.
+    fn common(&self, group: &str, resource: &str, verbs: &BTreeSet<String>) -> BTreeSet<String> {
+        let wider = [(group, resource), (group, "*"), ("*", "*")];
+        let here = wider.into_iter().filter_map(|(g, r)| self.verbs.get(&(g.to_owned(), r.to_owned())));
+        let here: BTreeSet<String> = here.flatten().cloned().collect();
+        match (here.contains("*"), verbs.contains("*")) {
+            (true, _) => verbs.clone(),
+            (false, true) => here,
+            (false, false) => &here & verbs,
+        }
+    }
+
     fn allow(&mut self, allow: &Allow, served: &[Served], part: Part) {
         let wanted: Vec<Selector> = allow.resources.iter().map(Selector::new).collect();
         let except: Vec<Selector> = allow.except.iter().map(Selector::new).collect();
@@ -76,14 +130,17 @@ impl Gathered {
             return;
         }
         // A name with a star in it would be read as one.
-        let plain = |one: &&Served| !one.group.contains('*') && !one.resource.contains('*');
+        let plain = |name: &str| !name.contains('*');
         let inside = |one: &&Served| part != Part::Namespaced || one.namespaced;
-        for one in served.iter().filter(plain).filter(inside) {
+        for one in served.iter().filter(|one| plain(&one.group)).filter(inside) {
             let group = one.group.as_str();
             // A group that no exception speaks of needs no list, and has its future resources allowed too.
             if whole && wanted.iter().any(|s| s.is_whole(group)) && !except.iter().any(|s| s.group(group)) {
                 self.add(group, "*", &verbs);
-            } else if wanted.iter().any(|s| s.matches(one)) && !except.iter().any(|s| s.matches(one)) {
+            } else if plain(&one.resource)
+                && wanted.iter().any(|s| s.matches(one))
+                && !except.iter().any(|s| s.matches(one))
+            {
                 match part {
                     Part::Everywhere(system) if one.namespaced => {
                         self.add(group, &one.resource, &in_skipped(system, one, &verbs));

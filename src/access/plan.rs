@@ -70,7 +70,8 @@ pub fn plan(world: &World, terms: &Terms, gone: &BTreeMap<String, i64>, now: i64
     }
     quotas(&mut plan, &world.directory);
     guard::guard(&mut plan, world, &wanted, &past, terms);
-    plan.changes.sort_by_cached_key(|change| (ranks::first(change), change.target.clone()));
+    let replaced = ranks::replaced(&plan.changes);
+    plan.changes.sort_by_cached_key(|change| (ranks::first(change, &replaced), change.target.clone()));
     plan.problems.sort();
     plan.problems.dedup();
     plan

@@ -2,17 +2,21 @@
 //!
 //! Taking comes first, from what people touch to what stands behind it: bindings, entries, roles in IAM, rules, groups.
 //! Then what is there is set right: rules that become fewer, roles and entries that another hand changed. Giving goes
-//! the other way. A binding that gains some and loses others is written twice.
+//! the other way. A binding that gains some and loses others is written twice. A row of aws-auth counts where there is no
+//! access entry, so it goes before an entry does, and after one that comes in its stead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, Object, Target};
+use super::rows::without_path;
 use super::world::{Binding, Rule, Rules};
 
 /// What comes after what; of one rank, all may be done at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     BindingsTaken,
+    /// Of aws-auth: they let in whoever loses an entry.
+    RowsTaken,
     EntriesTaken,
     IamRolesTaken,
     RulesTaken,
@@ -25,6 +29,8 @@ pub enum Rank {
     RulesGiven,
     IamRolesGiven,
     EntriesGiven,
+    /// Of aws-auth: there is an entry in their stead.
+    RowsReplaced,
     BindingsGiven,
 }
 
@@ -34,23 +40,62 @@ impl Rank {
         use Rank::{GroupsGiven, GroupsTaken, IamRolesGiven, IamRolesMended, IamRolesTaken};
         matches!(self, IamRolesTaken | GroupsTaken | IamRolesMended | GroupsGiven | IamRolesGiven)
     }
+
+    pub fn is_of_entries(self) -> bool {
+        use Rank::{EntriesGiven, EntriesMended, EntriesTaken, RowsReplaced, RowsTaken};
+        matches!(self, RowsTaken | EntriesTaken | EntriesMended | EntriesGiven | RowsReplaced)
+    }
 }
 
 /// Sorts changes, and splits those that take from some and give to others.
 pub fn ranked(changes: Vec<Change>) -> BTreeMap<Rank, Vec<Change>> {
     let mut ranks: BTreeMap<Rank, Vec<Change>> = BTreeMap::new();
-    for (rank, part) in changes.into_iter().flat_map(split) {
+    let replaced = replaced(&changes);
+    for (rank, part) in changes.into_iter().flat_map(|change| split(change, &replaced)) {
         ranks.entry(rank).or_default().push(part);
     }
     ranks
 }
 
 /// When a change begins to be carried out.
-pub fn first(change: &Change) -> Option<Rank> {
-    split(change.clone()).first().map(|(rank, _)| *rank)
+pub fn first(change: &Change, replaced: &BTreeSet<Target>) -> Option<Rank> {
+    split(change.clone(), replaced).first().map(|(rank, _)| *rank)
 }
 
-fn split(change: Change) -> Vec<(Rank, Change)> {
+/// Rows of aws-auth that let somebody in until their access entry does, and give no more than that will. Any other goes
+/// before all entries: one that an entry hides comes into force with its end, one of a role that is still to be made with
+/// that, and one that gives more is nobody's right.
+pub(super) fn replaced(changes: &[Change]) -> BTreeSet<Target> {
+    let entries = || {
+        changes.iter().filter_map(|change| match &change.target {
+            Target::Entry { cluster, role } => Some(((cluster.as_str(), without_path(role)), change)),
+            _ => None,
+        })
+    };
+    let there: BTreeSet<_> = entries().filter(|(_, change)| change.was.is_some()).map(|(key, _)| key).collect();
+    let made: BTreeMap<_, _> = entries().filter(|(key, _)| !there.contains(key)).collect();
+    let roles = changes.iter().filter(|change| change.was.is_none()).filter_map(|change| match &change.target {
+        Target::IamRole(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let roles: BTreeSet<&str> = roles.collect();
+    let is_replaced = |change: &&Change| {
+        let Target::Row { cluster, role } = &change.target else { return false };
+        if role.rsplit('/').next().is_some_and(|name| roles.contains(name)) {
+            return false;
+        }
+        let entry = made.get(&(cluster.as_str(), role.clone())).and_then(|change| change.shall_be.as_ref());
+        match (&change.was, entry) {
+            (Some(Object::Entry(row)), Some(Object::Entry(entry))) => {
+                row.username == entry.username && row.groups.is_subset(&entry.groups)
+            }
+            _ => false,
+        }
+    };
+    changes.iter().filter(is_replaced).map(|change| change.target.clone()).collect()
+}
+
+fn split(change: Change, replaced: &BTreeSet<Target>) -> Vec<(Rank, Change)> {
     let taken = change.shall_be.is_none();
     let rank = match change.target {
         Target::Group(_) if taken => Rank::GroupsTaken,
@@ -61,6 +106,8 @@ fn split(change: Change) -> Vec<(Rank, Change)> {
         Target::IamRole(_) if taken => Rank::IamRolesTaken,
         Target::IamRole(_) if change.was.is_some() => Rank::IamRolesMended,
         Target::IamRole(_) => Rank::IamRolesGiven,
+        Target::Row { .. } if replaced.contains(&change.target) => Rank::RowsReplaced,
+        Target::Row { .. } => Rank::RowsTaken,
         Target::Entry { .. } => return entry(change),
         Target::RoleBinding { .. } | Target::ClusterRoleBinding { .. } => return binding(change),
     };

@@ -239,6 +239,10 @@ fn in_cluster(cluster: &mut Cluster, iam: &Directory, change: &Change, version: 
             put(&mut cluster.bindings, key, change, version, binding)
         }
         Target::Entry { role, .. } => entry(cluster, iam, role, change),
+        Target::Row { role, .. } => {
+            assert!(cluster.mode == Mode::Both && change.shall_be.is_none(), "{change:?}");
+            unlist(&mut cluster.aws_auth, role, change)
+        }
         Target::Group(_) | Target::IamRole(_) => panic!("not in a cluster: {change:?}"),
     }
 }
@@ -292,7 +296,7 @@ fn entry(cluster: &mut Cluster, iam: &Directory, arn: &str, change: &Change) -> 
         return Err(fault("InvalidParameterException", arn));
     }
     match cluster.mode {
-        Mode::Entries => match (cluster.entries.get(arn), &change.was) {
+        Mode::Entries | Mode::Both => match (cluster.entries.get(arn), &change.was) {
             (Some(_), None) => return Err(fault("ResourceInUseException", arn)),
             (None, Some(_)) => return Err(fault("ResourceNotFoundException", arn)),
             (Some(found), Some(_)) => {
@@ -312,18 +316,31 @@ fn entry(cluster: &mut Cluster, iam: &Directory, arn: &str, change: &Change) -> 
     Ok(())
 }
 
+/// All of them, if the one that was planned with is still there.
+fn unlist(aws_auth: &mut AwsAuth, arn: &str, change: &Change) -> Result<(), Fault> {
+    let Some(Object::Entry(was)) = &change.was else { panic!("{change:?}") };
+    let mut all = rows(aws_auth.map_roles.as_deref().unwrap_or_default()).map_err(|why| fault("Unparsable", why))?;
+    let is = |row: &Row| row.arn.eq_ignore_ascii_case(arn);
+    if !all.iter().any(|row| is(row) && row.username == was.username && row.groups == was.groups) {
+        return Err(fault("Conflict", &change.target));
+    }
+    all.retain(|row| !is(row));
+    aws_auth.map_roles = Some(serde_saphyr::to_string(&all).unwrap());
+    Ok(())
+}
+
 fn row(aws_auth: &mut AwsAuth, arn: &str, was: bool, shall_be: Option<&Entry>) -> Result<(), Fault> {
     let mut all = rows(aws_auth.map_roles.as_deref().unwrap_or_default()).map_err(|why| fault("Unparsable", why))?;
-    let count = all.iter().filter(|row| row.rolearn == arn).count();
+    let count = all.iter().filter(|row| row.arn.eq_ignore_ascii_case(arn)).count();
     if count != usize::from(was) {
         return Err(fault("Conflict", format!("{count} rows of {arn}")));
     }
     let made = shall_be.map(|entry| Row {
-        rolearn: arn.to_owned(),
+        arn: arn.to_owned(),
         username: entry.username.clone(),
         groups: entry.groups.clone(),
     });
-    match (all.iter().position(|row| row.rolearn == arn), made) {
+    match (all.iter().position(|row| row.arn.eq_ignore_ascii_case(arn)), made) {
         (Some(at), Some(made)) => all[at] = made,
         (Some(at), None) => drop(all.remove(at)),
         (None, made) => all.extend(made),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::change::{Change, Object, Target};
 use super::evidence::subjects;
 use super::ranks::{Rank, role_of};
+use super::rows::without_path;
 use super::seam::Fault;
 use super::world::{Binding, Seen, Subject, World};
 use crate::config::Terms;
@@ -48,6 +49,8 @@ pub struct Standing {
     unsafe_names: BTreeSet<String>,
     /// Users whose roles in IAM are not as they shall be, or lead where they shall not.
     users: BTreeSet<String>,
+    /// Users whose roles in IAM aws-auth lets in still.
+    in_rows: BTreeSet<String>,
     /// In a row, by place; `None` is IAM.
     faults: BTreeMap<Option<String>, u32>,
 }
@@ -88,6 +91,7 @@ impl Standing {
             lingering: BTreeSet::new(),
             unsafe_names: BTreeSet::new(),
             users: BTreeSet::new(),
+            in_rows: BTreeSet::new(),
             faults: BTreeMap::new(),
         }
     }
@@ -99,6 +103,7 @@ impl Standing {
         self.lingering.extend(other.lingering);
         self.unsafe_names.extend(other.unsafe_names);
         self.users.extend(other.users);
+        self.in_rows.extend(other.in_rows);
         for (place, faults) in other.faults {
             let known = self.faults.entry(place).or_default();
             *known = faults.max(*known);
@@ -140,6 +145,12 @@ impl Standing {
                 self.unsafe_names.extend(change.user.iter().map(|user| self.names.username.replace("{user}", user)));
                 self.users.extend(change.user.clone());
             }
+            Rank::RowsTaken => {
+                if let Some(Object::Entry(row)) = &change.was {
+                    self.unsafe_names.insert(row.username.clone());
+                }
+                self.in_rows.extend(change.user.clone());
+            }
             Rank::EntriesTaken | Rank::EntriesMended | Rank::EntriesGiven => {
                 if rank == Rank::EntriesTaken {
                     self.users.extend(change.user.clone());
@@ -167,12 +178,40 @@ impl Standing {
                 None,
                 Some((change, "the role or access entry of one who is bound to it could not be set right".into())),
             ),
+            Rank::EntriesTaken if self.is_in_row(&change) => {
+                (None, Some((change, "its row in aws-auth could not be taken out, and would let it in instead".into())))
+            }
+            Rank::RowsReplaced if self.has_no_entry(&change) => {
+                (None, Some((change, "its access entry could not be made".into())))
+            }
+            Rank::IamRolesGiven if self.is_awaited(&change) => {
+                (None, Some((change, "a row in aws-auth that could not be taken out would let it in".into())))
+            }
             Rank::IamRolesGiven | Rank::EntriesGiven if self.is_exposed(&change) => {
                 (None, Some((change, "what it leads to could not be set right".into())))
             }
             Rank::BindingsGiven => self.admit_binding(change),
             _ => (Some(change), None),
         }
+    }
+
+    fn is_in_row(&self, change: &Change) -> bool {
+        let Target::Entry { cluster, role } = &change.target else { return false };
+        self.undone.contains(&Target::Row { cluster: cluster.clone(), role: without_path(role) })
+    }
+
+    fn has_no_entry(&self, row: &Change) -> bool {
+        self.undone.iter().any(|undone| match (undone, &row.target) {
+            (Target::Entry { cluster, role }, Target::Row { cluster: of, role: its }) => {
+                cluster == of && without_path(role) == *its
+            }
+            _ => false,
+        })
+    }
+
+    /// By a row that is for a role that is not there.
+    fn is_awaited(&self, change: &Change) -> bool {
+        self.is_of_clusters(change) && change.user.as_ref().is_some_and(|user| self.in_rows.contains(user))
     }
 
     /// Another role of the same user leads to no cluster.

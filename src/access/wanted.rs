@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::change::Target;
-use super::entries::{self, STANDARD};
-use super::level::{in_cluster, in_namespace};
+use super::change::{Object, Target};
+use super::entries::{self, Other, STANDARD};
+use super::level::{in_cluster, in_namespace, keeping};
 use super::membership::{Membership, membership};
 use super::names::Grant;
 use super::plan::Problem;
 use super::roles::{Roles, roles};
-use super::world::{Binding, Cluster, Directory, Entry, MARK, Members, Mode, Rbac, Role, Rules, Seen, Subject, World};
+use super::rows::without_path;
+use super::world::{
+    Binding, Cluster, Directory, Entry, MARK, Members, Mode, Rbac, Role, Rules, Seen, Subject, WRITTEN, World,
+};
 use crate::config::Terms;
 use crate::config::rbac::Level;
 use crate::identity::Principal;
@@ -21,6 +24,8 @@ pub const NAMESPACES: &str = ":namespaces";
 pub fn is_name_of_ours(name: &str) -> bool {
     name.strip_suffix(NAMESPACES).unwrap_or(name).parse::<Grant>().is_ok()
 }
+
+const AWS_AUTH: &str = "aws-auth";
 
 /// Before the name of a group of IAM: what Kubernetes calls it.
 pub const GROUP: &str = "stockade:";
@@ -51,6 +56,19 @@ pub struct Place {
     pub entries: BTreeMap<String, Entry>,
     /// `None`: who is let in cannot be told, and is left as it is.
     pub held: Option<entries::Held>,
+    /// Rows of aws-auth that are to go, for entries are what counts.
+    pub rows: BTreeMap<String, Entry>,
+}
+
+impl Place {
+    /// Whether the role of an entry or of a row is to be let in.
+    pub fn lets_in(&self, target: &Target) -> bool {
+        match target {
+            Target::Entry { role, .. } => self.entries.contains_key(role),
+            Target::Row { role, .. } => self.entries.keys().any(|arn| without_path(arn) == *role),
+            _ => false,
+        }
+    }
 }
 
 /// What should be in `world`.
@@ -60,6 +78,8 @@ pub fn wanted(world: &World, terms: &Terms) -> Wanted {
     let mut wanted = Wanted::default();
     wanted.problems.extend(membership.problems.iter().cloned());
     wanted.problems.append(&mut roles.problems);
+    let mut users = entries::users(&world.directory, terms);
+    users.extend(roles.arns.keys().map(String::as_str));
     let mut live: BTreeMap<&str, Vec<(&Grant, &BTreeSet<String>)>> = BTreeMap::new();
     for (grant, users) in &membership.live {
         live.entry(&grant.cluster).or_default().push((grant, users));
@@ -74,8 +94,10 @@ pub fn wanted(world: &World, terms: &Terms) -> Wanted {
             Seen::Read(cluster) => {
                 let live = live.remove(name.as_str()).unwrap_or_default();
                 let ground = Ground { name, cluster, terms, live };
-                let place = ground.place(&membership, &roles, &mut wanted);
-                ground.ways_past_the_door(&place, &world.directory, &roles, &mut wanted);
+                let mut place = ground.place(&membership, &roles, &mut wanted);
+                let others = ground.others(&users, &mut place, &mut wanted);
+                ground.ways_past_the_door(&others, &world.directory, &roles, &mut wanted);
+                ground.strangers(&others, &place, &mut wanted);
                 wanted.clusters.insert(name.clone(), place);
             }
         }
@@ -100,7 +122,7 @@ impl Ground<'_> {
             Ok(held) => place.held = Some(held),
             Err(why) => self.problem(
                 wanted,
-                "aws-auth",
+                AWS_AUTH,
                 format!(
                     "mapRoles of kube-system/aws-auth is not what EKS reads ({why}): who is let in is left as it is"
                 ),
@@ -119,19 +141,80 @@ impl Ground<'_> {
         place
     }
 
+    /// Whom others let in. What aws-auth says of our own roles beside their entries is to go.
+    fn others(&self, users: &BTreeSet<&str>, place: &mut Place, wanted: &mut Wanted) -> Vec<Other> {
+        let mut others: Vec<Other> = place.held.iter().flat_map(|held| held.foreign.clone()).collect();
+        let said = |what: &str, why: String| {
+            format!(
+                "{what} of kube-system/aws-auth is not what EKS reads ({why}): whom it lets in is not known, mend it"
+            )
+        };
+        if let Some(why) = &self.cluster.aws_auth.unread {
+            let what = format!("what stands in it beside the access entries is not known ({why}): let access read it");
+            self.problem(wanted, AWS_AUTH, what);
+        }
+        match entries::beside(self.cluster, users, self.terms) {
+            Ok(beside) => {
+                place.rows = beside.ours;
+                others.extend(beside.foreign);
+            }
+            Err(why) => self.problem(wanted, AWS_AUTH, said("mapRoles", why)),
+        }
+        match entries::users_of_iam(self.cluster) {
+            Ok(users) => others.extend(users),
+            Err(why) => self.problem(wanted, AWS_AUTH, said("mapUsers", why)),
+        }
+        others
+    }
+
     /// The keys of a user's other role are in jails: whoever lets that one in lets its user in past the kube door.
-    fn ways_past_the_door(&self, place: &Place, directory: &Directory, roles: &Roles, wanted: &mut Wanted) {
-        let foreign = place.held.iter().flat_map(|held| &held.foreign);
-        for arn in foreign.filter(|arn| arn.split(':').nth(4) == Some(directory.account.as_str())) {
+    fn ways_past_the_door(&self, others: &[Other], directory: &Directory, roles: &Roles, wanted: &mut Wanted) {
+        for arn in others.iter().map(|other| &other.arn) {
+            if arn.split(':').nth(4) != Some(directory.account.as_str()) || !arn.contains(":role/") {
+                continue;
+            }
             let role = arn.rsplit('/').next().and_then(|name| directory.roles.get(name));
             let Some(user) = role.and_then(|role| role.tags.get(MARK)) else { continue };
-            if roles.arns.get(user).is_none_or(|own| entries::key(self.cluster.mode, own) != *arn) {
+            if roles.arns.get(user).is_none_or(|own| own != arn && without_path(own) != *arn) {
                 let what = format!(
                     "a hand let in this role of {user}'s, whose keys are in jails and go past the kube door: remove that \
                      entry"
                 );
                 self.problem(wanted, arn, what);
             }
+        }
+    }
+
+    /// Somebody who has the name of a user of ours has that user's rights, and no group of IAM says so.
+    fn strangers(&self, others: &[Other], place: &Place, wanted: &mut Wanted) {
+        for other in others {
+            let own = entries::is_own(&other.arn, &other.username, self.terms);
+            let name = (!own && self.is_name(&other.username, place))
+                .then(|| format!("as '{}'", other.username.escape_debug()));
+            let groups = other.groups.iter().filter(|group| group.starts_with(GROUP));
+            let groups: Vec<String> = groups.map(|group| format!("in group '{}'", group.escape_debug())).collect();
+            let said: Vec<String> = name.into_iter().chain(groups).collect();
+            if !said.is_empty() {
+                let what = format!(
+                    "{} of another hand lets it in {}, past every group of IAM: left, and whoever has it has what that \
+                     name has here; remove it there",
+                    other.by,
+                    said.join(", ")
+                );
+                self.problem(wanted, &other.arn, what);
+            }
+        }
+    }
+
+    /// Whether access calls somebody so, or may some day.
+    fn is_name(&self, username: &str, place: &Place) -> bool {
+        match self.terms.rbac.username.as_str() {
+            // Any name may be a user's, and one with a session in it is whatever its bearer likes.
+            "{user}" => {
+                let is_known = || place.entries.values().any(|entry| entry.username == username);
+                username.contains("{{SessionName") || is_known()
+            }
+            _ => username.starts_with(GROUP) || self.terms.rbac.user_of(username).is_some(),
         }
     }
 
@@ -163,7 +246,7 @@ impl Ground<'_> {
                 continue;
             };
             let arn = entries::key(self.cluster.mode, arn);
-            if place.held.as_ref().is_some_and(|held| held.foreign.contains(&arn)) {
+            if place.held.as_ref().is_some_and(|held| held.has_foreign(&arn)) {
                 let what = format!(
                     "somebody else let this role in: left, and {user} gets nothing here; remove that entry to hand it over"
                 );
@@ -194,11 +277,13 @@ impl Ground<'_> {
         let subjects = subjects(&grant, membership, let_in);
         wanted.grants.insert(grant);
         let expanded = in_cluster(level, &self.cluster.served);
-        if self.cluster_role(&name, expanded.everywhere, place, wanted) {
+        let inner = format!("{name}{NAMESPACES}");
+        let kept = |name: &str, rules| self.kept(level, rules, self.cluster.cluster_roles.get(name));
+        if self.cluster_role(&name, kept(&name, expanded.everywhere), place, wanted) {
             self.cluster_binding(&name, &subjects, place, wanted);
         }
-        let inner = format!("{name}{NAMESPACES}");
-        let Some(rules) = expanded.namespaces else { return };
+        let namespaces = expanded.namespaces.map(|rules| kept(&inner, rules));
+        let Some(rules) = namespaces.filter(|rules| !rules.rules.is_empty()) else { return };
         if self.cluster_role(&inner, rules, place, wanted) && !subjects.is_empty() {
             let binding = Arc::new(Binding { role: ("ClusterRole".into(), inner), subjects });
             let skipped = |namespace: &&String| self.terms.rbac.is_skipped(namespace);
@@ -218,7 +303,8 @@ impl Ground<'_> {
         place: &mut Place,
         wanted: &mut Wanted,
     ) {
-        let rules = Arc::new(in_namespace(level, &self.cluster.served));
+        let written = in_namespace(level, &self.cluster.served);
+        let mut rules = Arc::new(written.clone());
         let rbac = &self.terms.rbac;
         for (namespace, about) in &self.cluster.namespaces {
             if about.terminating || rbac.is_skipped(namespace) || !rbac.namespaces.has(&about.labels) {
@@ -230,14 +316,29 @@ impl Ground<'_> {
             let key = (namespace.clone(), name.clone());
             let target =
                 || Target::Role { cluster: self.name.into(), namespace: namespace.clone(), name: name.clone() };
-            if !self.is_free(self.cluster.roles.get(&key), target, wanted) {
+            let held = self.cluster.roles.get(&key);
+            if !self.is_free(held, target, wanted) {
                 continue;
+            }
+            if !self.cluster.stale.is_empty() {
+                let kept = self.kept(level, written.clone(), held);
+                // Most are alike.
+                rules = if *rules == kept { rules } else { Arc::new(kept) };
             }
             place.roles.insert(key, rules.clone());
             if !subjects.is_empty() {
                 let binding = Arc::new(Binding { role: ("Role".into(), name.clone()), subjects });
                 self.binding(namespace, &name, &binding, place, wanted);
             }
+        }
+    }
+
+    /// With what the object that is there has of groups that cannot be asked, unless another hand wrote it.
+    fn kept(&self, level: &Level, rules: Rules, held: Option<&Rbac<Rules>>) -> Rules {
+        let stale = &self.cluster.stale;
+        match held.filter(|held| !stale.is_empty() && held.is_ours() && is_as_written(held)) {
+            Some(held) => keeping(rules, level, &held.is, stale),
+            None => rules,
         }
     }
 
@@ -286,6 +387,10 @@ impl Ground<'_> {
         let subject = subject.escape_debug().to_string();
         wanted.problems.push(Problem { cluster: Some(self.name.to_owned()), subject, what });
     }
+}
+
+fn is_as_written(held: &Rbac<Rules>) -> bool {
+    held.labels.get(WRITTEN).is_some_and(|written| *written == Object::Rules(held.is.clone()).written())
 }
 
 fn subjects(grant: &Grant, membership: &Membership, let_in: &BTreeMap<String, Subject>) -> BTreeSet<Subject> {

@@ -80,8 +80,10 @@ pub struct Quotas {
 /// Who EKS lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Access entries: API, or API_AND_CONFIG_MAP.
+    /// API: access entries alone.
     Entries,
+    /// API_AND_CONFIG_MAP: access entries, and the ConfigMap aws-auth for whoever has none.
+    Both,
     /// CONFIG_MAP: the ConfigMap aws-auth alone.
     AwsAuth,
     /// No EKS: the bastion's own credential, and headers that say who the user is.
@@ -97,6 +99,8 @@ pub struct Cluster {
     pub namespaces: BTreeMap<String, Namespace>,
     /// What the API server serves, subresources, custom and aggregated ones included; sorted.
     pub served: Vec<Served>,
+    /// Groups whose own servers do not answer the API server now: `served` may lack theirs.
+    pub stale: BTreeSet<String>,
     pub cluster_roles: BTreeMap<String, Rbac<Rules>>,
     pub roles: BTreeMap<(String, String), Rbac<Rules>>,
     pub cluster_bindings: BTreeMap<String, Rbac<Binding>>,
@@ -104,9 +108,9 @@ pub struct Cluster {
     pub bindings: BTreeMap<(String, String), Rbac<Binding>>,
     /// Namespaces with so many Roles or RoleBindings that only those with a name of ours were read.
     pub crowded: BTreeSet<String>,
-    /// By the principal's ARN; of mode `Entries`.
+    /// By the principal's ARN; of the modes `Entries` and `Both`.
     pub entries: BTreeMap<String, Entry>,
-    /// Of mode `AwsAuth`.
+    /// Of the modes `AwsAuth` and `Both`.
     pub aws_auth: AwsAuth,
 }
 
@@ -190,7 +194,11 @@ pub struct Entry {
 pub struct AwsAuth {
     /// The text under `mapRoles`; `None`: there is no such ConfigMap, or nothing under that key.
     pub map_roles: Option<String>,
+    /// Likewise `mapUsers`, where access writes nothing.
+    pub map_users: Option<String>,
     pub version: String,
+    /// Why nobody can say what is in it, where entries come first.
+    pub unread: Option<String>,
 }
 
 /// The mark of what is ours: a label in Kubernetes, a tag in AWS.

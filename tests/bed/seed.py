@@ -88,7 +88,7 @@ def make_access(iam):
             "DetachRolePolicy", "ListAttachedRolePolicies", "ListRolePolicies",
             "PutRolePermissionsBoundary", "PutRolePolicy", "TagRole", "UntagRole", "UpdateAssumeRolePolicy",
             "UpdateRole")], Resource=own),
-        allow("eks:ListClusters", Resource="*"),
+        allow(["eks:ListAccessPolicies", "eks:ListClusters"], Resource="*"),
         allow([f"eks:{action}" for action in (
             "CreateAccessEntry", "DeleteAccessEntry", "DescribeAccessEntry", "DescribeCluster",
             "DisassociateAccessPolicy", "ListAccessEntries", "ListAssociatedAccessPolicies", "TagResource",

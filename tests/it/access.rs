@@ -247,3 +247,52 @@ fn a_plan_that_takes_too_much_stops_and_asks() {
     scene.apply();
     scene.iam("for n in range(5): iam.delete_user(UserName=f'mass-{n}')");
 }
+
+/// https://docs.aws.amazon.com/eks/latest/userguide/setting-up-access-entries.html: with API_AND_CONFIG_MAP, which the
+/// bed's clusters have, an access entry comes before what aws-auth says of the same principal.
+#[test]
+fn rows_of_aws_auth_go_beside_entries_and_those_of_others_stay() {
+    let (scene, _plan) = Scene::new();
+    let space = scene.namespace("rows");
+    scene.apply();
+    scene.iam("iam.create_user(UserName='ursula', Path='/bastion/')");
+    let group = format!("k8s-user@pleiades@{space}");
+    let nodes = "# the nodes\n- rolearn: arn:aws:iam::123456789012:role/nodes   # old\n  username: nodes\n";
+    let row = format!(
+        "- rolearn: arn:aws:iam::123456789012:role/ursula-kube\n  username: stockade:ursula\n  groups: ['stockade:{group}']\n"
+    );
+    let users = "- userarn: arn:aws:iam::123456789012:user/ursula\n  username: stockade:alice\n";
+    let map = |roles: &str| {
+        serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "aws-auth", "namespace":
+            "kube-system"}, "data": {"mapRoles": roles, "mapUsers": users}})
+    };
+    let held = || {
+        let said = scene.cluster.as_admin(&["-n", "kube-system", "get", "configmap", "aws-auth", "-o", "json"]);
+        serde_json::from_str::<Value>(&said).unwrap()["data"].clone()
+    };
+    scene.cluster.apply(&map(&format!("{row}{nodes}")).to_string());
+    scene.joins("ursula", &group);
+
+    let planned = scene.access(&["plan"]);
+    assert_eq!(planned.code, Some(2), "{}", planned.stderr);
+    for expected in ["role/ursula-kube in aws-auth", "a row of mapUsers in aws-auth", "as 'stockade:alice'"] {
+        assert!(planned.text().contains(expected), "{expected}: {}", planned.text());
+    }
+    let report = scene.access(&["report", "--user", "ursula", "--output", "csv"]).text();
+    assert!(report.contains("User stockade:alice") && report.contains("row of aws-auth of"), "{report}");
+    let said = scene.apply();
+    let (entry, gone) = (said.find("+ access entry of").unwrap(), said.find("- row of").unwrap());
+    assert!(gone < entry, "it would let in a role that is still to be made: {said}");
+    assert_eq!(held(), map(nodes)["data"], "no other byte");
+    assert_eq!(scene.told("SK9009W", "role/ursula-kube in aws-auth"), 1);
+
+    // What nobody can read says nothing, and stops nothing.
+    scene.cluster.apply(&map("- rolearn: {").to_string());
+    scene.leaves("ursula", &group);
+    let said = scene.apply();
+    assert!(said.contains("is not what EKS reads") && said.contains("- access entry of"), "{said}");
+    assert_eq!(held(), map("- rolearn: {")["data"]);
+    scene.cluster.as_admin(&["-n", "kube-system", "delete", "configmap", "aws-auth"]);
+    scene.iam("iam.delete_user(UserName='ursula')");
+    scene.apply();
+}

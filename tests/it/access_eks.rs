@@ -33,6 +33,11 @@ fn arn(name: &str) -> String {
 
 impl Sky {
     async fn new() -> Self {
+        Self::with("1").await
+    }
+
+    /// With so many of anything on a page.
+    async fn with(page: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
         let at = |name: &str| -> PathBuf { files.path().join(name) };
         std::fs::write(at("ca"), "a certificate").unwrap();
@@ -42,7 +47,7 @@ impl Sky {
         };
         let clusters = json!([one("hyades", "API"), one("merope", "CONFIG_MAP")]);
         std::fs::write(at("clusters"), clusters.to_string()).unwrap();
-        let scene = Scene::with(&["--page", "1", "--clusters", at("clusters").to_str().unwrap()]).await;
+        let scene = Scene::with(&["--page", page, "--clusters", at("clusters").to_str().unwrap()]).await;
         let entries = Entries::new(scene.aws.clone());
         Self { scene, entries, _files: files }
     }
@@ -73,7 +78,28 @@ impl Sky {
 
     /// How often entries were described so far.
     fn looks(&self) -> u64 {
-        self.scene.aws.calls().all().get("eks:DescribeAccessEntry").copied().unwrap_or_default()
+        self.asked("DescribeAccessEntry")
+    }
+
+    fn asked(&self, operation: &str) -> u64 {
+        self.scene.aws.calls().all().get(&format!("eks:{operation}")).copied().unwrap_or_default()
+    }
+
+    /// As many entries more, of others' roles.
+    async fn fill(&self, count: usize) {
+        let (hand, iam) = (self.hand(), self.scene.hand());
+        for n in 0..count {
+            let name = format!("node-{n:02}");
+            let made = iam.create_role().role_name(&name).path("/stockade/kube/");
+            made.assume_role_policy_document(trust("x").to_string()).send().await.unwrap();
+            hand.create_access_entry().cluster_name("hyades").principal_arn(arn(&name)).send().await.unwrap();
+        }
+    }
+
+    async fn associate(&self, name: &str, policy: &str) {
+        let scope = aws_sdk_eks::types::AccessScope::builder().r#type("cluster".into()).build();
+        let asked = self.hand().associate_access_policy().cluster_name("hyades").principal_arn(arn(name));
+        asked.policy_arn(policy).access_scope(scope).send().await.unwrap();
     }
 }
 
@@ -159,9 +185,7 @@ async fn entries_of_others_are_left_and_hands_are_undone() {
     hand.delete_access_entry().cluster_name("hyades").principal_arn(arn(ROLE)).send().await.unwrap();
     sky.carry_out(None, Some(&entry())).await.unwrap();
     let admin = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy";
-    let scope = aws_sdk_eks::types::AccessScope::builder().r#type("cluster".into()).build();
-    let asked = hand.associate_access_policy().cluster_name("hyades").principal_arn(arn(ROLE)).policy_arn(admin);
-    asked.access_scope(scope).send().await.unwrap();
+    sky.associate(ROLE, admin).await;
     hand.update_access_entry()
         .cluster_name("hyades")
         .principal_arn(arn(ROLE))
@@ -251,12 +275,7 @@ async fn another_account_is_looked_into_by_a_role() {
 async fn what_is_known_is_not_asked_for_again() {
     let sky = Sky::new().await;
     let hand = sky.hand();
-    for n in 0..12 {
-        let name = format!("node-{n:02}");
-        let made = sky.scene.hand().create_role().role_name(&name).path("/stockade/kube/");
-        made.assume_role_policy_document(trust("x").to_string()).send().await.unwrap();
-        hand.create_access_entry().cluster_name("hyades").principal_arn(arn(&name)).send().await.unwrap();
-    }
+    sky.fill(12).await;
     assert_eq!((sky.see().await.len(), sky.looks()), (16, 16));
     sky.see().await;
     assert_eq!(sky.looks(), 20, "four at least have their turn");
@@ -281,6 +300,38 @@ async fn what_is_known_is_not_asked_for_again() {
     assert!(sky.looks() <= looks + 5, "four whose turn it is, and that one");
     control(&sky.scene.endpoint, "POST", "eks", &json!({ "mode": "third" }));
     assert_eq!(sky.see().await.len(), 16);
+}
+
+/// Of many at once each is described, since only that tells who has which name; policies are asked who has them.
+#[tokio::test]
+async fn a_first_look_at_many_entries_asks_once_for_each_and_once_for_each_policy() {
+    let sky = Sky::with("100").await;
+    sky.fill(96).await;
+    let admin = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy";
+    for name in ["node-07", "node-70"] {
+        sky.associate(name, admin).await;
+    }
+    let look = async || {
+        let before = ["DescribeAccessEntry", "ListAccessEntries", "ListAccessPolicies", "ListAssociatedAccessPolicies"]
+            .map(|operation| (operation, sky.asked(operation)));
+        let (entries, begun) = (Entries::new(sky.scene.aws.clone()), std::time::Instant::now());
+        let seen = entries.read(&here(), "hyades").await.unwrap();
+        let having: Vec<&str> =
+            seen.iter().filter(|(_, entry)| entry.policies.contains(admin)).map(|(arn, _)| arn.as_str()).collect();
+        assert_eq!((seen.len(), having), (100, vec![arn("node-07").as_str(), arn("node-70").as_str()]));
+        let asked = before.map(|(operation, before)| sky.asked(operation) - before);
+        println!("{asked:?} of EKS for 100 entries in {:?}", begun.elapsed());
+        asked
+    };
+    // The bed knows five policies.
+    assert_eq!(look().await, [100, 1 + 5, 1, 0]);
+    // Who may not ask for them asks each entry, as for a few.
+    let put = sky.scene.hand().put_user_policy().user_name("stockade-access").policy_name("former");
+    let deny = json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Deny", "Action": "eks:ListAccessPolicies", "Resource": "*" },
+    ] });
+    put.policy_document(deny.to_string()).send().await.unwrap();
+    assert_eq!(look().await, [100, 1, 1, 100]);
 }
 
 #[tokio::test]

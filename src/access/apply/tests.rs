@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::access::change::{Cause, Object, Target};
+use crate::access::entries::row_of;
 use crate::access::simulated::{Simulated, When};
 use crate::access::standing::bound;
 use crate::access::world::{
@@ -73,6 +74,25 @@ type Person = Option<(bool, [Option<usize>; 2])>;
 /// Verbs, and who is bound to it, by which role.
 type Level = ([bool; 3], Option<([bool; 3], usize)>);
 
+/// Who aws-auth of `pleiades` says that each user is.
+type Rows = [Option<usize>; 3];
+
+fn with_rows(mut world: World, rows: &Rows) -> World {
+    let said = USERS.iter().zip(rows).filter_map(|(user, who)| {
+        let username = format!("stockade:{}", USERS[(*who)?]);
+        Some(format!("- {{rolearn: '{}', username: '{username}'}}\n", arn(user)))
+    });
+    if let Some(Seen::Read(pleiades)) = world.clusters.get_mut("pleiades") {
+        pleiades.aws_auth.map_roles = Some(said.collect());
+    }
+    world
+}
+
+fn row(cluster: &Cluster, user: &str) -> Option<Entry> {
+    let row = row_of(cluster, &arn(user))?;
+    Some(Entry { tags: BTreeMap::from([(MARK.to_owned(), user.to_owned())]), ..row })
+}
+
 fn world(people: &[Person; 3], levels: &[[Option<Level>; 2]; 2]) -> World {
     let mut world = World::default();
     let mark = |user: &str| BTreeMap::from([(MARK.to_owned(), user.to_owned())]);
@@ -83,10 +103,11 @@ fn world(people: &[Person; 3], levels: &[[Option<Level>; 2]; 2]) -> World {
     }
     for (at, name) in CLUSTERS.iter().enumerate() {
         let mut cluster = Cluster {
-            mode: Mode::Entries,
+            mode: if *name == "pleiades" { Mode::Both } else { Mode::Entries },
             place: String::new(),
             namespaces: BTreeMap::new(),
             served: Vec::new(),
+            stale: BTreeSet::new(),
             cluster_roles: BTreeMap::new(),
             roles: BTreeMap::new(),
             cluster_bindings: BTreeMap::new(),
@@ -154,7 +175,7 @@ fn difference(now: &World, then: &World) -> Vec<Change> {
         if was != shall_be {
             let user = match &target {
                 Target::IamRole(name) => Some(name.clone()),
-                Target::Entry { role, .. } => role.rsplit('/').next().map(str::to_owned),
+                Target::Entry { role, .. } | Target::Row { role, .. } => role.rsplit('/').next().map(str::to_owned),
                 _ => None,
             };
             changes.push(Change { target, was, shall_be, version, user, cause: Cause::Configured });
@@ -174,6 +195,8 @@ fn difference(now: &World, then: &World) -> Vec<Change> {
             let of = |cluster: &Cluster| cluster.entries.get(&arn(user)).cloned().map(Object::Entry);
             let target = Target::Entry { cluster: cluster.clone(), role: arn(user) };
             note(target, of(&now), of(&then), String::new());
+            let target = Target::Row { cluster: cluster.clone(), role: arn(user) };
+            note(target, row(&now, user).map(Object::Entry), None, String::new());
         }
         for role in ROLES {
             let of = |cluster: &Cluster| cluster.cluster_roles.get(role).map(|role| Object::Rules(role.is.clone()));
@@ -200,7 +223,8 @@ fn rights(world: &World) -> BTreeSet<(String, String, String)> {
         }
         for (name, seen) in &world.clusters {
             let Seen::Read(cluster) = seen else { continue };
-            let Some(entry) = cluster.entries.get(&arn(user)) else { continue };
+            // EKS asks aws-auth about nobody who has an entry.
+            let Some(entry) = cluster.entries.get(&arn(user)).cloned().or_else(|| row(cluster, user)) else { continue };
             for binding in cluster.cluster_bindings.values() {
                 if !binding.is.subjects.contains(&Subject::User(entry.username.clone())) {
                     continue;
@@ -230,10 +254,11 @@ proptest! {
     #[test]
     fn nobody_has_more_in_between(
         before in (people(false), levels()),
+        rows in proptest::array::uniform3(proptest::option::weighted(0.4, 0..3_usize)),
         after in (people(true), levels()),
         failing in proptest::collection::btree_map(1..60_usize, any::<bool>(), 0..8),
     ) {
-        let (before, after) = (world(&before.0, &before.1), world(&after.0, &after.1));
+        let (before, after) = (with_rows(world(&before.0, &before.1), &rows), world(&after.0, &after.1));
         let simulated = Simulated::new(before.clone(), "/stockade/");
         for (call, lost) in failing {
             simulated.fail_at(call, if lost { When::After } else { When::Before });

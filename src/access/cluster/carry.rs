@@ -101,7 +101,7 @@ impl Api {
 
     /// A user's row of aws-auth.
     pub async fn carry_out_row(&self, change: &Change) -> Result<(), Fault> {
-        let Target::Entry { role, .. } = &change.target else {
+        let (Target::Entry { role, .. } | Target::Row { role, .. }) = &change.target else {
             return Err(fault("Unusable", format!("{} is no row of aws-auth", change.target), false));
         };
         let (was, shall_be) = (entry(change.was.as_ref()), entry(change.shall_be.as_ref()));

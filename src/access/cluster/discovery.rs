@@ -10,6 +10,9 @@ use super::api::{Answer, Api, fault, present};
 use crate::access::seam::Fault;
 use crate::access::world::Served;
 
+/// What is served, sorted; and the groups whose own servers are away, so that nobody knows all of theirs.
+pub(super) type Discovered = (Vec<Served>, BTreeSet<String>);
+
 /// The newest first; a server that knows neither answers with the old lists.
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                       application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
@@ -17,8 +20,8 @@ const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDis
 /// The two roots of every API server.
 const ROOTS: [&str; 2] = ["/api", "/apis"];
 
-/// All resources and subresources, sorted; of versions of one resource together.
-pub(super) async fn served(api: &Api, before: &[Served]) -> Result<Vec<Served>, Fault> {
+/// All resources and subresources; of versions of one resource together.
+pub(super) async fn served(api: &Api) -> Result<Discovered, Fault> {
     let mut catalogue = Catalogue::default();
     for root in ROOTS {
         let answer = api.get_as(root, ACCEPT).await?;
@@ -29,12 +32,12 @@ pub(super) async fn served(api: &Api, before: &[Served]) -> Result<Vec<Served>, 
             one_by_one(api, root, &answer, &mut catalogue).await?;
         }
     }
-    let all = catalogue.all(before);
+    let (all, stale) = catalogue.all();
     // Levels are written over this list: half an answer would take away what it leaves out.
     if !all.iter().any(|one| one.group.is_empty() && one.resource == "pods") {
         return Err(fault("IncompleteAnswer", "the API server serves no pods: not believed".to_owned(), true));
     }
-    Ok(all)
+    Ok((all, stale))
 }
 
 #[derive(Default)]
@@ -74,15 +77,9 @@ impl Catalogue {
         self.found.entry((group.to_owned(), resource, namespaced)).or_default().extend(verbs);
     }
 
-    /// A group that cannot be asked keeps what it had: roles must not shrink and grow with the health of its server.
-    fn all(self, before: &[Served]) -> Vec<Served> {
-        let Self { mut found, stale } = self;
-        for was in before.iter().filter(|was| stale.contains(&was.group)) {
-            let key = (was.group.clone(), was.resource.clone(), was.namespaced);
-            found.entry(key).or_insert_with(|| was.verbs.clone());
-        }
+    fn all(self) -> Discovered {
         let served = |((group, resource, namespaced), verbs)| Served { group, resource, namespaced, verbs };
-        found.into_iter().map(served).collect()
+        (self.found.into_iter().map(served).collect(), self.stale)
     }
 }
 
@@ -189,7 +186,7 @@ mod tests {
                 {}]}]}
         ]));
         assert_eq!(
-            lines(&found.all(&[])),
+            lines(&found.all().0),
             [
                 "/nodes false get",
                 "/virtual/x false get",
@@ -200,12 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_cannot_be_asked_keeps_what_it_had() {
-        let whole = json!([{"metadata": {"name": "metrics"}, "versions": [{"version": "v1", "freshness": "Current",
-            "resources": [{"resource": "pods", "scope": "Namespaced", "verbs": ["get"]}]}]}]);
-        let away = json!([{"metadata": {"name": "metrics"}, "versions": [{"version": "v1", "freshness": "Stale"}]}]);
-        let before = catalogue(whole).all(&[]);
-        assert_eq!(catalogue(away).all(&before), before);
-        assert_eq!(catalogue(json!([])).all(&before), []);
+    fn a_group_that_cannot_be_asked_is_told_with_what_is_known_of_it() {
+        let found = catalogue(json!([{"metadata": {"name": "metrics"}, "versions": [
+            {"version": "v1beta1", "freshness": "Stale"},
+            {"version": "v1", "freshness": "Current",
+                "resources": [{"resource": "pods", "scope": "Namespaced", "verbs": ["get"]}]}]}]));
+        let (served, stale) = found.all();
+        assert_eq!((lines(&served), stale), (vec!["metrics/pods true get".to_owned()], ["metrics".to_owned()].into()));
+        assert_eq!(catalogue(json!([])).all(), (Vec::new(), BTreeSet::new()));
     }
 }

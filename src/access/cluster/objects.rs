@@ -31,7 +31,7 @@ impl Spot {
             Target::ClusterRoleBinding { name, .. } => (None, "clusterrolebindings", name),
             Target::Role { namespace, name, .. } => (Some(namespace), "roles", name),
             Target::RoleBinding { namespace, name, .. } => (Some(namespace), "rolebindings", name),
-            Target::Group(_) | Target::IamRole(_) | Target::Entry { .. } => return None,
+            Target::Group(_) | Target::IamRole(_) | Target::Entry { .. } | Target::Row { .. } => return None,
         };
         let collection = match namespace {
             Some(namespace) => format!("{RBAC}/namespaces/{}/{kind}", encoded(namespace)),

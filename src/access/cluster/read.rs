@@ -9,18 +9,17 @@ use super::discovery;
 use super::objects::{RBAC, cluster_role, cluster_role_binding, created, held, role, role_binding};
 use super::spaces::Names;
 use crate::access::seam::Fault;
-use crate::access::world::{AwsAuth, Cluster, Mode, Namespace, Served};
+use crate::access::world::{AwsAuth, Cluster, Mode, Namespace};
 
 const AWS_AUTH: &str = "/api/v1/namespaces/kube-system/configmaps/aws-auth";
 
 impl Api {
-    /// `before`: what it served when it was read last, for what cannot be told just now. Entries of EKS are not read
-    /// here.
-    pub async fn read(&self, mode: Mode, place: String, before: &[Served], ours: Names<'_>) -> Result<Cluster, Fault> {
+    /// Entries of EKS are not read here.
+    pub async fn read(&self, mode: Mode, place: String, ours: Names<'_>) -> Result<Cluster, Fault> {
         let kinds = ["clusterroles", "clusterrolebindings"].map(|kind| format!("{RBAC}/{kind}"));
-        let (namespaces, served, cluster_roles, roles, cluster_bindings, bindings, aws_auth) = tokio::try_join!(
+        let (namespaces, (served, stale), cluster_roles, roles, cluster_bindings, bindings, aws_auth) = tokio::try_join!(
             self.list::<Space>("/api/v1/namespaces"),
-            discovery::served(self, before),
+            discovery::served(self),
             self.list(&kinds[0]),
             self.everywhere("roles", ours),
             self.list(&kinds[1]),
@@ -32,6 +31,7 @@ impl Api {
             place,
             namespaces: namespaces.into_iter().map(namespace).collect(),
             served,
+            stale,
             cluster_roles: cluster_roles.into_iter().map(cluster_role).map(held).map(of_cluster).collect(),
             roles: roles.items.into_iter().map(role).map(held).collect(),
             cluster_bindings: cluster_bindings
@@ -48,13 +48,21 @@ impl Api {
     }
 
     async fn aws_auth(&self, mode: Mode) -> Result<AwsAuth, Fault> {
-        if mode != Mode::AwsAuth {
-            return Ok(AwsAuth::default());
-        }
-        let Some(map) = self.find::<ConfigMap>(AWS_AUTH).await? else { return Ok(AwsAuth::default()) };
+        let found = match mode {
+            Mode::Entries | Mode::Impersonated => return Ok(AwsAuth::default()),
+            Mode::AwsAuth => self.find::<ConfigMap>(AWS_AUTH).await?,
+            Mode::Both => match self.find::<ConfigMap>(AWS_AUTH).await {
+                // It does not hold up the entries, which come first.
+                Err(fault) if fault.code == "Forbidden" => {
+                    return Ok(AwsAuth { unread: Some(fault.to_string()), ..AwsAuth::default() });
+                }
+                found => found?,
+            },
+        };
+        let Some(map) = found else { return Ok(AwsAuth::default()) };
         let mut data: BTreeMap<String, String> = map.data.unwrap_or_default();
         let version = map.metadata.resource_version.unwrap_or_default();
-        Ok(AwsAuth { map_roles: data.remove("mapRoles"), version })
+        Ok(AwsAuth { map_roles: data.remove("mapRoles"), map_users: data.remove("mapUsers"), version, unread: None })
     }
 }
 

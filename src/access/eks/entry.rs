@@ -33,9 +33,23 @@ pub(super) struct Desk<'a> {
     pub principal: &'a str,
 }
 
+impl Known {
+    pub fn with(mut self, policies: BTreeSet<String>) -> Self {
+        self.entry.policies = policies;
+        self
+    }
+}
+
 impl Desk<'_> {
     /// `None`: there is none.
     pub async fn find(&self) -> Result<Option<Known>, Fault> {
+        let Some(known) = self.describe().await? else { return Ok(None) };
+        let policies = if known.entry.kind == STANDARD { self.policies().await? } else { BTreeSet::new() };
+        Ok(Some(known.with(policies)))
+    }
+
+    /// Without its policies.
+    pub async fn describe(&self) -> Result<Option<Known>, Fault> {
         let asked = self.client.describe_access_entry().cluster_name(self.cluster).principal_arn(self.principal);
         let said = match asked.send().await {
             Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {
@@ -44,7 +58,7 @@ impl Desk<'_> {
             answer => answer.map_err(|error| fault(&error))?,
         };
         let Some(found) = said.access_entry else { return Ok(None) };
-        let mut entry = Entry {
+        let entry = Entry {
             username: found.username.unwrap_or_default(),
             groups: found.kubernetes_groups.unwrap_or_default().into_iter().collect(),
             tags: found.tags.unwrap_or_default().into_iter().collect(),
@@ -52,9 +66,6 @@ impl Desk<'_> {
             created: found.created_at.map_or(0, |date| date.secs()),
             policies: BTreeSet::new(),
         };
-        if entry.kind == STANDARD {
-            entry.policies = self.policies().await?;
-        }
         Ok(Some(Known { entry, arn: found.access_entry_arn.unwrap_or_default() }))
     }
 

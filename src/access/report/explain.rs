@@ -215,7 +215,8 @@ impl Story<'_> {
             .facts
             .changes
             .iter()
-            .filter(|change| matches!(&change.target, Target::Entry { cluster: of, .. } if of == cluster))
+            .filter(|change| matches!(change.target, Target::Entry { .. } | Target::Row { .. }))
+            .filter(|change| change.target.cluster() == Some(cluster))
             .filter(|change| change.user.as_deref() == Some(user))
             .cloned()
             .collect();

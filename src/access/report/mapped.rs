@@ -1,13 +1,16 @@
-//! Whom EKS lets in and as whom: access entries, or the rows of aws-auth.
+//! Whom EKS lets in and as whom: access entries, and the rows of aws-auth.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::access::rows::{Row, rows, user_rows, without_path};
 use crate::access::world::{Cluster, Directory, Entry, MARK, Mode, Role};
 
 /// One principal of AWS on one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapped {
     pub principal: String,
+    /// What says so: `access entry`, `row of aws-auth`.
+    pub by: &'static str,
     /// Who it is to the API server; may have `{{SessionName}}` in it.
     pub name: String,
     pub groups: BTreeSet<String>,
@@ -20,6 +23,10 @@ pub struct Mapped {
 }
 
 impl Mapped {
+    pub fn object(&self) -> String {
+        format!("{} of {}", self.by, self.principal)
+    }
+
     /// IAM keeps a role's name unique whatever its path.
     pub fn role<'a>(&self, directory: &'a Directory) -> Option<&'a Role> {
         directory.roles.get(self.principal.rsplit('/').next()?)
@@ -30,6 +37,7 @@ impl Mapped {
 pub fn mapped(cluster: &Cluster, directory: &Directory) -> Vec<Mapped> {
     let entry = |(principal, entry): (&String, &Entry)| Mapped {
         principal: principal.clone(),
+        by: "access entry",
         name: entry.username.clone(),
         groups: entry.groups.clone(),
         policies: entry.policies.clone(),
@@ -39,7 +47,13 @@ pub fn mapped(cluster: &Cluster, directory: &Directory) -> Vec<Mapped> {
     match cluster.mode {
         Mode::Impersonated => Vec::new(),
         Mode::Entries => cluster.entries.iter().map(entry).collect(),
-        Mode::AwsAuth => rows(cluster, directory),
+        Mode::AwsAuth => in_rows(cluster, directory),
+        Mode::Both => {
+            let spelled = |arn: &String| without_path(arn).to_ascii_lowercase();
+            let first: BTreeSet<String> = cluster.entries.keys().map(spelled).collect();
+            let rest = in_rows(cluster, directory).into_iter().filter(|one| !first.contains(&spelled(&one.principal)));
+            cluster.entries.iter().map(entry).chain(rest).collect()
+        }
     }
 }
 
@@ -55,24 +69,22 @@ fn owner(principal: &str, directory: &Directory) -> Option<String> {
     directory.roles.get(name)?.tags.get(MARK).cloned()
 }
 
-/// aws-auth has no tags: a row is ours if its role is.
-fn rows(cluster: &Cluster, directory: &Directory) -> Vec<Mapped> {
-    let text = cluster.aws_auth.map_roles.as_deref().unwrap_or_default();
+/// aws-auth has no tags: a row is somebody's whose role or user of IAM it names.
+fn in_rows(cluster: &Cluster, directory: &Directory) -> Vec<Mapped> {
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
     // What cannot be read is told by the plan; EKS then lets nobody in by it either.
-    let rows = crate::access::rows::rows(text).unwrap_or_default();
-    let mapped = rows.into_iter().map(|row| Mapped {
-        principal: row.rolearn,
+    let roles = rows(&text(&cluster.aws_auth.map_roles)).unwrap_or_default();
+    let users = user_rows(&text(&cluster.aws_auth.map_users)).unwrap_or_default();
+    let mapped = |row: Row| Mapped {
+        user: owner(&row.arn, directory),
+        principal: row.arn,
+        by: "row of aws-auth",
         name: row.username,
         groups: row.groups,
         policies: BTreeSet::new(),
-        user: None,
         created: 0,
-    });
-    let ours = |mapped: Mapped| {
-        let user = mapped.role(directory).and_then(|role| role.tags.get(MARK)).cloned();
-        Mapped { user, ..mapped }
     };
-    mapped.map(ours).collect()
+    roles.into_iter().chain(users).map(mapped).collect()
 }
 
 /// Names on a cluster, and whose they are.
@@ -105,16 +117,16 @@ impl People {
         format!("{}{user}{}", self.before, self.behind)
     }
 
-    /// Whose name it is: of whom EKS maps to it, else of whom the configuration would map to it. With the bare template
-    /// any name would be somebody's, so there the user must be known.
+    /// Whose name it is: of whom the configuration would map to it, whoever else has it, else of whom EKS maps to it. With
+    /// the bare template any name would be somebody's, so there the user must be known.
     pub fn user(&self, name: &str, known: impl Fn(&str) -> bool) -> Option<String> {
         if name.starts_with("system:") {
             return None;
         }
-        let spelled = name.strip_prefix(&self.before)?.strip_suffix(&self.behind);
+        let spelled = name.strip_prefix(&self.before).and_then(|rest| rest.strip_suffix(&self.behind));
         let bare = self.before.is_empty() && self.behind.is_empty();
         let spelled = spelled.filter(|user| !user.is_empty() && (!bare || known(user))).map(str::to_owned);
-        self.by_name.get(name).cloned().or(spelled)
+        spelled.or_else(|| self.by_name.get(name).cloned())
     }
 
     /// Users who are in a group of Kubernetes.
@@ -135,8 +147,8 @@ mod tests {
         cluster.mode = Mode::AwsAuth;
         let text = "- rolearn: arn:aws:iam::111122223333:role/alice\n  username: stockade:alice\n  groups: [one, two]\n\
                     - rolearn: arn:aws:iam::111122223333:role/node\n  username: system:node:{{EC2PrivateDNSName}}\n";
-        cluster.aws_auth = AwsAuth { map_roles: Some(text.into()), version: "1".into() };
-        let mut directory = Directory::default();
+        cluster.aws_auth = AwsAuth { map_roles: Some(text.into()), ..AwsAuth::default() };
+        let mut directory = Directory { account: "111122223333".into(), ..Directory::default() };
         let role = Role { tags: [(MARK.to_owned(), "alice".to_owned())].into(), ..Role::default() };
         directory.roles.insert("alice".into(), role);
         let rows = mapped(&cluster, &directory);

@@ -9,6 +9,7 @@ use super::is_ours;
 use super::mapped::{Mapped, People, mapped};
 use crate::access::change::{Cause, Change, Target};
 use crate::access::names::Grant;
+use crate::access::wanted::GROUP;
 use crate::access::world::{Binding, Cluster, Members, Mode, Rbac, Seen, Subject, World};
 
 /// What a report is made from.
@@ -172,7 +173,7 @@ fn object_of(target: &Target) -> Option<&str> {
         | Target::Role { name, .. }
         | Target::RoleBinding { name, .. }
         | Target::ClusterRoleBinding { name, .. } => Some(name),
-        Target::Group(_) | Target::IamRole(_) | Target::Entry { .. } => None,
+        Target::Group(_) | Target::IamRole(_) | Target::Entry { .. } | Target::Row { .. } => None,
     }
 }
 
@@ -205,6 +206,7 @@ impl<'a> Place<'a> {
         found.extend(self.leftovers());
         found.extend(self.by_hand());
         found.extend(self.policies());
+        found.extend(self.strangers());
         found.into_iter().map(|right| self.used(right)).collect()
     }
 
@@ -295,10 +297,26 @@ impl<'a> Place<'a> {
         let mut found = Vec::new();
         for one in &self.mapped {
             let Some(user) = &one.user else { continue };
-            let object = format!("access entry of {}", one.principal);
+            let object = one.object();
             let policies = one.policies.iter().map(|arn| format!("policy {}", arn.rsplit('/').next().unwrap_or(arn)));
             let masters = one.groups.contains(super::evaluate::MASTERS).then(|| "Group system:masters".to_owned());
             found.extend(policies.chain(masters).map(|level| self.foreign(user.clone(), None, &level, &object, 0)));
+        }
+        found
+    }
+
+    /// Those whom another hand gave the name of a user, or a group of ours: they have what that has.
+    fn strangers(&self) -> Vec<Right> {
+        let mut found = Vec::new();
+        let own = |one: &&Mapped| one.user.as_ref().is_some_and(|user| one.name == self.people.name(user));
+        for one in self.mapped.iter().filter(|one| !own(one)) {
+            let whose = self.user(&Subject::User(one.name.clone())).filter(|whose| Some(whose) != one.user.as_ref());
+            let name = whose.map(|_| format!("User {}", one.name));
+            let groups = one.groups.iter().filter(|group| group.starts_with(GROUP));
+            let who = one.user.as_ref().unwrap_or(&one.principal);
+            for level in name.into_iter().chain(groups.map(|group| format!("Group {group}"))) {
+                found.push(self.foreign(who.clone(), None, &level, &one.object(), one.created));
+            }
         }
         found
     }

@@ -47,6 +47,7 @@ pub(super) fn hyades() -> Cluster {
         place: "111122223333 eu-central-1".into(),
         namespaces: names.iter().map(|name| ((*name).to_owned(), Namespace::default())).collect(),
         served: served(),
+        stale: BTreeSet::new(),
         cluster_roles: Default::default(),
         roles: Default::default(),
         cluster_bindings: Default::default(),

@@ -1,3 +1,4 @@
+mod both;
 mod cycles;
 mod figures;
 mod level;
@@ -7,5 +8,6 @@ mod properties;
 mod random;
 mod removal;
 mod scale;
+mod stale;
 mod stories;
 mod worlds;

@@ -133,7 +133,7 @@ fn arn() -> impl Strategy<Value = String> {
     })
 }
 
-fn map_roles() -> impl Strategy<Value = Option<String>> {
+pub(super) fn map_roles() -> impl Strategy<Value = Option<String>> {
     let username = select(vec!["stockade:alice", "stockade:bob", "admin"]);
     let row = (arn(), username)
         .prop_map(|(arn, username)| format!("- rolearn: {arn}\n  username: {username}\n  groups: ['system:nodes']\n"));
@@ -171,6 +171,7 @@ fn cluster_of(mode: Mode) -> impl Strategy<Value = Cluster> {
                 (made.cluster_bindings, made.bindings) = (cluster_bindings, bindings);
                 match mode {
                     Mode::Entries => made.entries = entries,
+                    Mode::Both => (made.entries, made.aws_auth.map_roles) = (entries, map),
                     Mode::AwsAuth => made.aws_auth.map_roles = map,
                     Mode::Impersonated => {}
                 }
@@ -183,7 +184,8 @@ pub(super) fn world() -> impl Strategy<Value = World> {
     let mode = |name: &str| match name {
         "pleiades" => Mode::AwsAuth,
         "lab" => Mode::Impersonated,
-        _ => Mode::Entries,
+        "Hyades" => Mode::Entries,
+        _ => Mode::Both,
     };
     let seen = |name: &'static str| {
         let cluster = cluster_of(mode(name)).prop_map(|cluster| Seen::Read(Box::new(cluster)));

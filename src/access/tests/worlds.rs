@@ -71,6 +71,7 @@ pub(super) fn cluster<const N: usize>(mode: Mode, namespaces: [&str; N]) -> Clus
         place: format!("{ACCOUNT} us-east-1"),
         namespaces: namespaces.into_iter().map(|name| (name.to_owned(), Namespace::default())).collect(),
         served: served(),
+        stale: BTreeSet::new(),
         cluster_roles: BTreeMap::new(),
         roles: BTreeMap::new(),
         cluster_bindings: BTreeMap::new(),

@@ -16,7 +16,7 @@ OBJECT = {"acl": "ObjectAcl", "tagging": "ObjectTagging", "retention": "ObjectRe
 VERBS = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "POST": "Put", "DELETE": "Delete"}
 
 EKS = [
-    ("GET", r"/clusters", "ListClusters"), ("GET", r"/clusters/[^/]+", "DescribeCluster"),
+    ("GET", r"/access-policies", "ListAccessPolicies"), ("GET", r"/clusters", "ListClusters"), ("GET", r"/clusters/[^/]+", "DescribeCluster"),
     ("GET", r"/clusters/[^/]+/access-entries", "ListAccessEntries"),
     ("POST", r"/clusters/[^/]+/access-entries", "CreateAccessEntry"),
     ("GET", r"/clusters/[^/]+/access-entries/[^/]+", "DescribeAccessEntry"),

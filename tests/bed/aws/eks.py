@@ -14,6 +14,8 @@ from aws.signature import Refused
 
 # What EKS keeps for itself.
 RESERVED = ("system:", "eks:", "aws:", "amazon:", "iam:")
+# https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html, the first ones of it
+POLICIES = [f"AmazonEKS{name}Policy" for name in ("Admin", "AdminView", "ClusterAdmin", "Edit", "View")]
 ROUTE = re.compile(r"/clusters/([^/]+)/access-entries(?:/([^/]+))?(/access-policies(?:/(.+))?)?")
 
 
@@ -62,6 +64,9 @@ class Eks:
         with self.lock:
             if path == "/clusters" and method == "GET":
                 return 200, self.cut("clusters", sorted(name for there, name in self.clusters if there == region), query)
+            if path == "/access-policies" and method == "GET":
+                policies = [{"name": name, "arn": f"arn:aws:eks::aws:cluster-access-policy/{name}"} for name in POLICIES]
+                return 200, self.cut("accessPolicies", policies, query)
             if path.startswith("/tags/"):
                 return 200, self.tagged(method, unquote(path.removeprefix("/tags/")), query, asked, region)
             at = region, path.split("/")[2] if path.startswith("/clusters/") else ""
@@ -112,7 +117,9 @@ class Eks:
     def listed_or_made(self, method, at, query, asked):
         entries = self.entries[at]
         if method == "GET":
-            return 200, self.cut("accessEntries", sorted(entries), query)
+            policy = query.get("associatedPolicyArn")
+            there = (arn for arn, entry in entries.items() if policy is None or policy in entry["policies"])
+            return 200, self.cut("accessEntries", sorted(there), query)
         arn, groups = asked.get("principalArn", ""), asked.get("kubernetesGroups", [])
         if arn in entries:
             raise Refused(409, "ResourceInUseException", "The access entry is already in use on this cluster.")

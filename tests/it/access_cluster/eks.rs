@@ -14,7 +14,7 @@ async fn clusters_of_eks_are_found_and_read() {
     assert_eq!(names, ["hyades", "pleiades"]);
     for (name, region) in [("hyades", "us-east-1"), ("pleiades", "eu-west-1")] {
         let world = fleet.read(name).await.unwrap();
-        assert_eq!((world.mode, world.place), (Mode::Entries, format!("123456789012 {region}")));
+        assert_eq!((world.mode, world.place), (Mode::Both, format!("123456789012 {region}")));
         let alice = &world.entries["arn:aws:iam::123456789012:role/stockade/kube/alice-kube"];
         assert_eq!(alice.username, "stockade:alice:{{SessionName}}");
         assert!(world.namespaces.contains_key("kube-system"));
@@ -78,6 +78,28 @@ async fn a_row_of_aws_auth_lets_somebody_in() {
     let said: Value = serde_json::from_slice(&said).unwrap();
     assert_eq!(said["status"]["userInfo"]["username"], "stockade:dave");
     assert!(said["status"]["userInfo"]["groups"].as_array().unwrap().contains(&json!("stockade:k8s-user@old")));
+
+    // The same once more, where entries come first: there a row only goes.
+    let both = json!({"name": "hyades", "region": "eu-central-1", "endpoint": hyades.endpoint(), "ca": ca,
+        "access_map": clusters.path("nobody-reads-2.json"), "mode": "API_AND_CONFIG_MAP", "tags": {}});
+    control(endpoint, "POST", "eks", &json!({"add": both}));
+    let way = StaticWay::Eks { region: "eu-central-1".into(), cluster: "hyades".into() };
+    let kube = Kube { clusters: vec![stated("both", way)], ..Kube::default() };
+    let second = Fleet::new(&kube, &terms(None, "default"), Some(entries(clusters).await), "a test");
+    assert_eq!(second.clusters().await.unwrap(), ["both"]);
+    let world = second.read("both").await.unwrap();
+    assert_eq!((world.mode, world.aws_auth.map_users.as_deref()), (Mode::Both, Some("[]\n")));
+    let beside = Target::Row { cluster: "both".into(), role: "arn:aws:iam::123456789012:role/dave-kube".into() };
+    let gone = |was: &Entry| change(&beside, Some(Object::Entry(was.clone())), None, "");
+    let stale = second.carry_out("both", &gone(&Entry { username: "dave".into(), ..entry.clone() })).await.unwrap_err();
+    assert_eq!((stale.code.as_str(), stale.transient), ("Conflict", true));
+    for _ in 0..2 {
+        second.carry_out("both", &gone(&entry)).await.unwrap();
+    }
+    assert_eq!(second.read("both").await.unwrap().aws_auth.map_roles.as_deref(), Some(foreign));
+    until("dave is out", || (hyades.run(&dave, &["auth", "whoami"]).code != Some(0)).then_some(()));
+    control(endpoint, "POST", "eks", &json!({"remove": "hyades", "region": "eu-central-1"}));
+    fleet.carry_out("old", &row(None, Some(&entry))).await.unwrap();
 
     let other = Entry { groups: set(["stockade:k8s-admin@old"]), ..entry.clone() };
     let stale = fleet.carry_out("old", &row(Some(&other), None)).await.unwrap_err();

@@ -21,7 +21,7 @@ fn api(cluster: Cluster, list: usize) -> Api {
 async fn see(api: &Api) -> World {
     let levels = LEVELS.map(str::to_owned);
     let names = Names { cluster: TAURUS, levels: &levels };
-    api.read(Mode::Impersonated, "here".into(), &[], names).await.unwrap()
+    api.read(Mode::Impersonated, "here".into(), names).await.unwrap()
 }
 
 /// Roles of a quarter of a megabyte.

@@ -127,6 +127,36 @@ fn what_was_given_by_hand_is_told() {
     );
 }
 
+/// Beside access entries, and past them: rows of aws-auth that no IAM group stands behind.
+#[test]
+fn who_has_the_name_of_another_by_hand_is_told() {
+    let mut case = case();
+    let cluster = the_cluster(&mut case.world);
+    cluster.mode = Mode::Both;
+    let row = |key: &str, who: &str, name: &str, group: &str| {
+        format!("- {{{key}: 'arn:aws:iam::111122223333:{who}', username: '{name}', groups: ['{group}']}}\n")
+    };
+    let roles = row("rolearn", "role/ci", "stockade:alice", "ops")
+        // Her entry comes first.
+        + &row("rolearn", "role/kube-alice", "stockade:bob", "system:masters");
+    let users = row("userarn", "user/bob", "bob", "stockade:k8s-admin@hyades");
+    (cluster.aws_auth.map_roles, cluster.aws_auth.map_users) = (Some(roles), Some(users));
+    let rights = case.rights();
+    let found: Vec<_> = rights.iter().filter(|right| right.state == State::ByHand).collect();
+    let told =
+        found.iter().map(|right| format!("{}: {} by {}", right.user, right.level, right.object.as_deref().unwrap()));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            "arn:aws:iam::111122223333:role/ci: User stockade:alice by row of aws-auth of \
+             arn:aws:iam::111122223333:role/ci",
+            "bob: Group stockade:k8s-admin@hyades by row of aws-auth of arn:aws:iam::111122223333:user/bob",
+        ]
+    );
+    let in_force = rights.iter().filter(|right| right.state == State::InForce).map(|right| right.user.as_str());
+    assert_eq!(in_force.collect::<Vec<_>>(), ["alice", "bob"], "theirs by their groups, as before");
+}
+
 #[test]
 fn the_second_binding_of_a_grant_for_the_cluster_is_no_right_of_its_own() {
     let mut case = case();
