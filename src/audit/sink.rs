@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Event;
 use super::line::{Stamp, line};
@@ -21,9 +21,6 @@ const QUEUE: usize = 256;
 
 /// The longest that a line stays in memory's care only.
 const LATEST_SYNC: Duration = Duration::from_millis(100);
-
-/// How long a line waits for others: each write costs two changes of thread, however much it writes.
-const GATHERED: Duration = Duration::from_millis(4);
 
 /// How long the writer waits after a failed write before it tries again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -148,24 +145,12 @@ impl Scribe {
                         self.page.sync().await?;
                         return Ok(());
                     }
-                    self.gather(&mut batch).await;
                     let urgent = batch.iter().any(admits);
                     let lines = self.lines(&mut batch, &mut settling);
                     self.append(lines).await;
                     let latest = Instant::now() + if urgent { Duration::ZERO } else { LATEST_SYNC };
                     due = Some(due.map_or(latest, |due| due.min(latest)));
                 }
-            }
-        }
-    }
-
-    /// Nobody waits for a line but who is let in.
-    async fn gather(&mut self, batch: &mut Vec<Entry>) {
-        let until = Instant::now() + GATHERED;
-        while batch.len() < QUEUE && !batch.iter().any(admits) {
-            let room = QUEUE - batch.len();
-            if !matches!(timeout_at(until, self.queue.recv_many(batch, room)).await, Ok(1..)) {
-                return;
             }
         }
     }
