@@ -310,7 +310,7 @@ def tls(root, host):
     key, start = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc) - timedelta(hours=1)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the bed")])
     aws = ["*.amazonaws.com", "*.s3.amazonaws.com", "*.us-east-1.amazonaws.com", "*.s3.us-east-1.amazonaws.com",
-           "*.eu-west-1.amazonaws.com", "*.ap-south-1.amazonaws.com"]
+           "*.eu-west-1.amazonaws.com", "*.eu-central-1.amazonaws.com", "*.ap-south-1.amazonaws.com"]
     names = [x509.DNSName(name) for name in ["localhost", "bed.example.test", *aws]]
     names.append(x509.IPAddress(ipaddress.ip_address(host)))
     certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
