@@ -14,7 +14,7 @@ use super::super::door::PATIENCE;
 use super::super::jail::{Allowance, Pushed};
 use super::{Passage, Place};
 use crate::config::EgressRule;
-use crate::policy::egress::{Host, Target, matching, reaches};
+use crate::policy::egress::{Host, Target, matching, reaches, wants_tls};
 
 /// For one address, and for all of them.
 const CONNECT: Duration = Duration::from_secs(6);
@@ -80,7 +80,7 @@ fn open(rules: &[&EgressRule], target: &Target, found: &[IpAddr]) -> Result<Vec<
     for address in found {
         let reaching: Vec<_> = rules.iter().filter(|rule| reaches(rule, *address).is_ok()).collect();
         if !reaching.is_empty() {
-            open.push((*address, reaching.iter().all(|rule| rule.tls)));
+            open.push((*address, reaching.iter().all(|rule| wants_tls(rule, target))));
         } else if let Some(Err(why)) = rules.first().map(|rule| reaches(rule, *address)) {
             let reason = format!("{target} leads to {address}: {why}");
             refusal.get_or_insert(Refusal { status: StatusCode::FORBIDDEN, reason, address: Some(*address) });
@@ -113,5 +113,5 @@ async fn dial(target: &Target, open: &[(IpAddr, bool)]) -> Result<(TcpStream, So
 
 /// Whether rules that may be newer than the connection allow it.
 pub fn still_allowed(said: &Allowance, target: &Target, address: IpAddr, tls: bool) -> bool {
-    matching(&said.rules, target).iter().any(|rule| reaches(rule, address).is_ok() && (tls || !rule.tls))
+    matching(&said.rules, target).iter().any(|rule| reaches(rule, address).is_ok() && (tls || !wants_tls(rule, target)))
 }
