@@ -134,6 +134,8 @@ fn the_other_doors_are_not_asked_for_through_it(yard: &Yard) {
         let token = format!("curl -sS -g -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {door} | wc -c");
         assert!(yard.ssh("alice").run(&token).ok().parse::<u32>().unwrap() > 20, "{door}");
     }
+    let lost = yard.ssh("alice").run("env -u NO_PROXY -u no_proxy curl -sS http://169.254.169.254/");
+    assert!(lost.code != Some(0), "what is not named there goes to the proxy: {}", lost.text());
     let own = "python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 & \
                curl -sS --retry 20 --retry-connrefused -o /dev/null -w '%{http_code}' http://localhost:8000/; kill $!";
     assert_eq!(yard.ssh("alice").run(own).ok(), "200");
