@@ -5,6 +5,7 @@
 
 mod clients;
 mod outage;
+mod presets;
 mod socks;
 
 use std::io::{Read, Write};
