@@ -2,7 +2,7 @@
 
 use super::sessions::Session;
 use crate::config::Egress;
-use crate::policy::egress::{granted, is_for};
+use crate::policy::egress::granted;
 use crate::privsep::message::WardenToPorter;
 use crate::session::SessionId;
 
@@ -20,15 +20,21 @@ pub fn push(id: SessionId, session: &Session, egress: &Egress) -> Option<WardenT
 }
 
 /// So that clients find the door by themselves, and go to the others without it. Not `HTTP_PROXY`: that one would be asked
-/// for whole requests in plain HTTP, which the door does not read.
+/// for whole requests in plain HTTP, which the door does not read. `ALL_PROXY` only where a rule waives TLS: all else
+/// goes by the other, and programs of Python's httpx stop at it.
 pub fn environment(session: &Session, egress: &Egress) -> Vec<(String, String)> {
     let Some(groups) = &session.groups else { return Vec::new() };
-    if !egress.allow.iter().any(|allow| is_for(allow, groups)) {
+    let rules = granted(egress, groups);
+    if rules.is_empty() {
         return Vec::new();
+    }
+    let mut variables = vec![("HTTPS_PROXY", PROXY), ("NO_PROXY", INSIDE)];
+    if rules.iter().any(|rule| !rule.tls) {
+        variables.push(("ALL_PROXY", SOCKS));
     }
     // Most programs look for one spelling, and not for the same.
     let both = |(name, value): (&str, &str)| {
         [(name.to_owned(), value.to_owned()), (name.to_ascii_lowercase(), value.to_owned())]
     };
-    [("HTTPS_PROXY", PROXY), ("ALL_PROXY", SOCKS), ("NO_PROXY", INSIDE)].into_iter().flat_map(both).collect()
+    variables.into_iter().flat_map(both).collect()
 }

@@ -18,6 +18,8 @@ fn child_of_presets() {
     };
     let rules = allow("git", "ports = [22, 443]") + &allow("packages", "") + &allow("registries", "");
     let yard = Yard::new().config(&rules).user("alice").start();
+    let variables = yard.ssh("alice").run("echo ${HTTPS_PROXY-none} ${ALL_PROXY-none}").ok();
+    assert_eq!(variables, "http://127.0.0.1:3128 none", "all that is let out goes by the first");
     let say = |target: &str| python(&yard, "alice", &format!("print(say('{target}', b'SSH-2.0-x'))"));
     for ssh in ["github.com:22", "ssh.github.com:443"] {
         assert_eq!(say(ssh), "200 OK b'SSH-2.0-x'", "{ssh}");
