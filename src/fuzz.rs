@@ -6,7 +6,7 @@
 pub use crate::config::fuzz::configuration;
 pub use crate::identity::fuzz::keys;
 pub use crate::keeper::kube_streams;
-pub use crate::porter::fuzz::{doors, egress, kube, kube_bodies};
+pub use crate::porter::fuzz::{doors, egress, kube, kube_bodies, socks};
 pub use crate::privsep::fuzz::{messages, streams};
 pub use crate::recording::fuzz::recordings;
 
@@ -21,6 +21,7 @@ pub const LAWS: &[(&str, fn(&[u8]))] = &[
     ("kube_streams", kube_streams),
     ("messages", messages),
     ("recordings", recordings),
+    ("socks", socks),
     ("streams", streams),
 ];
 
@@ -117,6 +118,11 @@ mod tests {
     #[test]
     fn any_recording() {
         tried("recordings", 1000);
+    }
+
+    #[test]
+    fn any_wish_in_socks() {
+        tried("socks", 4000);
     }
 
     #[test]

@@ -241,6 +241,12 @@ fn way_out(rule: &EgressRule) -> String {
     match (rule.preset, rule.regions.as_slice()) {
         (Some(Preset::Aws), []) => hosts.push("AWS's own endpoints".into()),
         (Some(Preset::Aws), regions) => hosts.push(format!("AWS's own endpoints in {}", regions.join(", "))),
+        (Some(Preset::Git), _) => hosts.push("public hosts of Git repositories".into()),
+        (Some(Preset::Registries), []) => hosts.push("public registries and ECR".into()),
+        (Some(Preset::Registries), regions) => {
+            hosts.push(format!("public registries and ECR in {}", regions.join(", ")));
+        }
+        (Some(Preset::Packages), _) => hosts.push("public indices of packages".into()),
         (None, _) => {}
     }
     let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
@@ -252,7 +258,13 @@ fn way_out(rule: &EgressRule) -> String {
             line.push_str(&format!(", at addresses in {}", nets.join(", ")));
         }
     }
-    line.push_str(if rule.tls { ", by TLS that names the same host." } else { ", TLS or not." });
+    line.push_str(match rule.tls {
+        true if rule.preset == Some(Preset::Git) && rule.ports.contains(&22) => {
+            ", by TLS that names the same host, or by SSH where Git hosts speak it."
+        }
+        true => ", by TLS that names the same host.",
+        false => ", TLS or not.",
+    });
     line
 }
 
@@ -308,13 +320,16 @@ mod tests {
         let config = config(
             "[users]\ngroups = { ops = ['alice'] }\n[[egress.allow]]\npreset = 'aws'\nregions = ['us-east-1']\n\
              [[egress.allow]]\ngroups = ['o*']\nhosts = ['*.corp.test']\nports = [22, 443]\ncidrs = ['10.0.0.0/8']\n\
-             tls = false\n[[egress.allow]]\ngroups = ['dba']\nhosts = ['db.test']\n",
+             tls = false\n[[egress.allow]]\ngroups = ['dba']\nhosts = ['db.test']\n\
+             [[egress.allow]]\npreset = 'git'\nports = [22, 443]\n",
         );
         let file = format!("ssh-ed25519 {ED}\n");
         assert!(said(&config, &file, None).ends_with(
             "The egress door lets them through to AWS's own endpoints in us-east-1, port 443, at public addresses, \
              by TLS that names the same host.\n\
-             The egress door lets them through to *.corp.test, port 22, 443, at addresses in 10.0.0.0/8, TLS or not."
+             The egress door lets them through to *.corp.test, port 22, 443, at addresses in 10.0.0.0/8, TLS or not.\n\
+             The egress door lets them through to public hosts of Git repositories, port 22, 443, at public addresses, \
+             by TLS that names the same host, or by SSH where Git hosts speak it."
         ));
     }
 

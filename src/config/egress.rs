@@ -64,6 +64,15 @@ pub enum Preset {
     /// The endpoints of AWS's own services.
     #[n(0)]
     Aws,
+    /// Public hosts of Git repositories; by SSH too where port 22 is named.
+    #[n(1)]
+    Git,
+    /// Public registries of images and charts, and ECR.
+    #[n(2)]
+    Registries,
+    /// The indices that pip, cargo, npm, go and their like read.
+    #[n(3)]
+    Packages,
 }
 
 /// What one jail may use of the egress door.
@@ -121,7 +130,12 @@ pub(super) fn egress(r: &mut Reading<'_>) -> Option<Egress> {
 }
 
 fn allow(value: &Value<'_>) -> Parsed<Allow> {
-    const PRESETS: &[(&str, Preset)] = &[("aws", Preset::Aws)];
+    const PRESETS: &[(&str, Preset)] = &[
+        ("aws", Preset::Aws),
+        ("git", Preset::Git),
+        ("registries", Preset::Registries),
+        ("packages", Preset::Packages),
+    ];
     let mut f = Fields::of(value, RULE)?;
     let groups = f.or("groups", vec![Pattern::new("*")], some(pattern, "groups"));
     let hosts = f.or("hosts", Vec::new(), list(host));
@@ -136,8 +150,9 @@ fn allow(value: &Value<'_>) -> Parsed<Allow> {
         let hint = "add hosts = [\"*.example.com\"] or preset = \"aws\"; \"*\" is any host";
         return wrong(value, "the rule names no host", hint);
     }
-    if rule.preset.is_none() && !rule.regions.is_empty() {
-        return wrong(value, "`regions` without `preset`", "regions narrow preset = \"aws\"");
+    if !matches!(rule.preset, Some(Preset::Aws | Preset::Registries)) && !rule.regions.is_empty() {
+        let hint = "regions narrow preset = \"aws\" and preset = \"registries\"";
+        return wrong(value, "`regions` of a rule whose hosts have none", hint);
     }
     if rule.tls && rule.hosts.iter().any(|host| host.as_str().parse::<IpAddr>().is_ok()) {
         let hint = "TLS names no address, so nothing could pass: write the host's name, or tls = false";

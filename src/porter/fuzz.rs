@@ -15,7 +15,7 @@ use crate::policy::egress::{Host, Target};
 use crate::privsep::message::{Grant, Refusal};
 use crate::session::SessionId;
 
-pub use super::egress::fuzz::hello;
+use super::egress::fuzz as way_out;
 pub use super::kube::fuzz::{body as kube_bodies, request as kube};
 
 const NOW: i64 = 1_700_000_000;
@@ -164,6 +164,14 @@ pub fn egress(bytes: &[u8]) {
     }
     SCENE.with(|scene| {
         let Some(scene) = scene else { unreachable!("no runtime") };
-        scene.runtime.block_on(hello(rest.get(1..).unwrap_or_default()));
+        scene.runtime.block_on(way_out::hello(rest.get(1..).unwrap_or_default()));
+    });
+}
+
+/// What a jail says to the door in SOCKS.
+pub fn socks(bytes: &[u8]) {
+    SCENE.with(|scene| {
+        let Some(scene) = scene else { unreachable!("no runtime") };
+        scene.runtime.block_on(way_out::socks(bytes));
     });
 }

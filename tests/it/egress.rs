@@ -5,6 +5,8 @@
 
 mod clients;
 mod outage;
+mod presets;
+mod socks;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
@@ -156,7 +158,7 @@ fn plan() -> Plan {
     let plan = Yard::new().config(
         "users.groups = { ops = ['alice', 'carol'] }\n[egress]\nidle = '1m'\naddresses = { 'fixed.example.test' = ['10.213.0.1'] }\n\
          [[egress.allow]]\ngroups = ['ops']\nhosts = ['*.example.test', 'localhost']\ncidrs = ['10.213.0.0/24']\n\
-         [[egress.allow]]\ngroups = ['ops']\nhosts = ['*.example.test', '10.213.0.1', '10.214.0.1']\nports = [2222]\n\
+         [[egress.allow]]\ngroups = ['ops']\nhosts = ['*.example.test', '10.213.0.1', '10.214.0.1']\nports = [2222, 8080]\n\
          cidrs = ['10.213.0.0/24']\ntls = false",
     );
     plan.user("alice").user("bob").user("carol")
@@ -165,6 +167,7 @@ fn plan() -> Plan {
 fn example(name: &str) -> Option<IpAddr> {
     Some(match name {
         "ok.example.test" | "plain.example.test" => OURS.parse().unwrap(),
+        "silent.example.test" => Ipv4Addr::new(10, 213, 0, 9).into(),
         "private.example.test" => OTHER.parse().unwrap(),
         "loopback.example.test" => Ipv4Addr::LOCALHOST.into(),
         "metadata.example.test" => Ipv4Addr::new(169, 254, 169, 254).into(),
@@ -228,10 +231,11 @@ fn child_of_refusals() {
     let (tls, plain) = (echo(&format!("{OURS}:443")), echo(&format!("{OURS}:2222")));
     let yard = plan().start();
     assert_eq!(
-        yard.ssh("alice").run("echo $HTTPS_PROXY $https_proxy").ok(),
-        "http://127.0.0.1:3128 http://127.0.0.1:3128"
+        yard.ssh("alice").run("echo $HTTPS_PROXY $https_proxy $ALL_PROXY $all_proxy ${HTTP_PROXY-none}").ok(),
+        "http://127.0.0.1:3128 http://127.0.0.1:3128 socks5h://127.0.0.1:3128 socks5h://127.0.0.1:3128 none"
     );
-    assert_eq!(yard.ssh("bob").run("echo ${HTTPS_PROXY-none}").ok(), "none", "a rule of another group");
+    let none = yard.ssh("bob").run("echo ${HTTPS_PROXY-none} ${ALL_PROXY-none} ${NO_PROXY-none}").ok();
+    assert_eq!(none, "none none none", "a rule of another group");
     let status = |user: &str, target: &str| python(&yard, user, &format!("print(door('{target}')[1])"));
     assert_eq!(status("alice", "ok.example.test:443"), "200 OK");
     assert_eq!(status("alice", "fixed.example.test:443"), "200 OK");

@@ -50,7 +50,13 @@ fn mistakes_in_egress() {
         ),
         (
             "hosts = ['a.b']\nregions = ['us-east-1']",
-            "`allow`: `regions` without `preset` | regions narrow preset = \"aws\"",
+            "`allow`: `regions` of a rule whose hosts have none | regions narrow preset = \"aws\" and preset = \
+             \"registries\"",
+        ),
+        (
+            "preset = 'git'\nregions = ['us-east-1']",
+            "`allow`: `regions` of a rule whose hosts have none | regions narrow preset = \"aws\" and preset = \
+             \"registries\"",
         ),
         ("hosts = ['a.b']\ngroups = []", "`allow`: `groups`: the list is empty | leave `groups` out for its default"),
         (

@@ -30,12 +30,31 @@ pub fn is_endpoint(name: &str, regions: &[String]) -> bool {
     SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(|rest| is_service(rest, regions))
 }
 
+/// Whether a name is of AWS's own registries: an account's, or what opens them.
+pub fn is_ecr(name: &str, regions: &[String]) -> bool {
+    let service = |rest: &str| match rest.rsplitn(3, '.').collect::<Vec<_>>().as_slice() {
+        [region, "ecr" | "ecr-public", "api"] => is_region(region) && is_among(region, regions),
+        [region, "ecr" | "ecr-fips", account] => {
+            let account = account.strip_suffix(".dkr").unwrap_or_default();
+            let digits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+            digits && is_region(region) && is_among(region, regions)
+        }
+        _ => false,
+    };
+    SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(service)
+}
+
+/// Whether a rule that names these regions, or none, means this one.
+pub fn is_among(region: &str, regions: &[String]) -> bool {
+    regions.is_empty() || regions.iter().any(|named| named == region)
+}
+
 /// What stands before a suffix.
 fn is_service(rest: &str, regions: &[String]) -> bool {
     let mut labels = rest.rsplit('.');
     let (Some(last), before) = (labels.next(), labels.next()) else { return false };
     let region = last.strip_suffix("-fips").unwrap_or(last);
-    let allowed = |region: &str| regions.is_empty() || regions.iter().any(|allowed| allowed == region);
+    let allowed = |region: &str| is_among(region, regions);
     match before {
         // iam, sts, route53: they have no region; but s3-us-west-2 has one.
         None => !is_region(region) && old_regions(last).is_none_or(|mut own| own.any(allowed)),

@@ -2,6 +2,7 @@
 
 mod address;
 mod aws;
+mod preset;
 mod target;
 
 pub use address::{Class, class};
@@ -11,7 +12,9 @@ pub use target::{Host, NotATarget, Target, is_host_name};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::{Allow, Egress, EgressRule, Preset};
+use crate::config::{Allow, Egress, EgressRule};
+
+use preset::{Speech, speech};
 
 /// The rules of a user in these groups.
 pub fn granted(egress: &Egress, groups: &BTreeSet<String>) -> Vec<EgressRule> {
@@ -26,20 +29,29 @@ pub fn is_for(allow: &Allow, groups: &BTreeSet<String>) -> bool {
 
 /// The rules that name this host and port.
 pub fn matching<'r>(rules: &'r [EgressRule], target: &Target) -> Vec<&'r EgressRule> {
-    rules.iter().filter(|rule| rule.ports.contains(&target.port) && names(rule, &target.host)).collect()
+    let meant = |rule: &&EgressRule| {
+        rule.ports.contains(&target.port) && (lists(rule, &target.host) || preset(rule, target).is_some())
+    };
+    rules.iter().filter(meant).collect()
 }
 
-fn names(rule: &EgressRule, host: &Host) -> bool {
+/// Whether a rule that names this target wants TLS there which names it, too.
+pub fn wants_tls(rule: &EgressRule, target: &Target) -> bool {
+    rule.tls && preset(rule, target) != Some(Speech::Ssh)
+}
+
+fn lists(rule: &EgressRule, host: &Host) -> bool {
     match host {
         // An address is meant only by itself, never by a pattern.
         Host::Address(address) => rule.hosts.iter().any(|host| host.as_str().parse() == Ok(*address)),
-        Host::Name(name) => {
-            let preset = match rule.preset {
-                Some(Preset::Aws) => aws::is_endpoint(name, &rule.regions),
-                None => false,
-            };
-            preset || rule.hosts.iter().any(|pattern| pattern.matches(name))
-        }
+        Host::Name(name) => rule.hosts.iter().any(|pattern| pattern.matches(name)),
+    }
+}
+
+fn preset(rule: &EgressRule, target: &Target) -> Option<Speech> {
+    match &target.host {
+        Host::Address(_) => None,
+        Host::Name(name) => speech(rule, name, target.port),
     }
 }
 

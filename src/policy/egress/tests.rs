@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::EgressLimits;
+use crate::config::{EgressLimits, Preset};
 use crate::identity::Pattern;
 
 fn rule(hosts: &[&str], cidrs: &[&str]) -> EgressRule {
@@ -187,6 +187,102 @@ fn the_aws_preset_is_awss_own_endpoints() {
         "us-east-1.amazonaws.com",
     ] {
         assert!(!aws::is_endpoint(never, &[]), "{never}");
+    }
+}
+
+fn of(preset: Preset, ports: &[u16], regions: &[&str]) -> [EgressRule; 1] {
+    let regions = regions.iter().map(|region| (*region).to_owned()).collect();
+    [EgressRule { preset: Some(preset), ports: ports.to_vec(), regions, ..rule(&[], &[]) }]
+}
+
+#[test]
+fn git_is_tls_and_where_22_is_named_ssh_where_its_hosts_speak_it() {
+    let (https, both) = (of(Preset::Git, &[443], &[]), of(Preset::Git, &[443, 22], &[]));
+    for name in ["github.com", "gitlab.com", "bitbucket.org", "raw.githubusercontent.com"] {
+        let target = target(&format!("{name}:443"));
+        for rules in [&https, &both] {
+            assert!(matching(rules, &target).iter().all(|rule| wants_tls(rule, &target)), "{name}");
+            assert_eq!(matching(rules, &target).len(), 1, "{name}");
+        }
+    }
+    for ssh in ["github.com:22", "gitlab.com:22", "ssh.github.com:443", "altssh.gitlab.com:443"] {
+        let target = target(ssh);
+        assert!(matching(&https, &target).is_empty(), "{ssh}: 22 is not named");
+        assert_eq!(matching(&both, &target).len(), 1, "{ssh}");
+        assert!(!wants_tls(&both[0], &target), "{ssh}");
+    }
+    for other in ["api.github.com:22", "ssh.github.com:22"] {
+        let target = target(other);
+        assert!(matching(&both, &target).iter().all(|rule| wants_tls(rule, &target)), "{other}: no SSH is waived");
+    }
+    // What the rule lists beside the preset is as it would be without it.
+    let [git] = &both;
+    let listed = EgressRule { hosts: vec![Pattern::new("*.example.test")], ..git.clone() };
+    assert!(wants_tls(&listed, &target("git.example.test:22")));
+    assert!(!wants_tls(&listed, &target("github.com:22")));
+    for never in ["alice.github.io:443", "evilgithub.com:443", "github.com.evil.test:443", "github.com:80"] {
+        assert!(matching(&both, &target(never)).is_empty(), "{never}");
+    }
+}
+
+#[test]
+fn registries_are_reached_with_what_they_redirect_to() {
+    let (all, east) = (of(Preset::Registries, &[443], &[]), of(Preset::Registries, &[443], &["us-east-1"]));
+    let through = |rules: &[EgressRule], name: &str| !matching(rules, &target(&format!("{name}:443"))).is_empty();
+    for anywhere in [
+        "registry-1.docker.io",
+        "production.cloudflare.docker.com",
+        "quay.io",
+        "cdn03.quay.io",
+        "ghcr.io",
+        "pkg-containers.githubusercontent.com",
+        "eu.gcr.io",
+        "europe-west1-docker.pkg.dev",
+        "registry.k8s.io",
+        "public.ecr.aws",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+        "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com",
+        "api.ecr.us-east-1.amazonaws.com",
+        "api.ecr-public.us-east-1.amazonaws.com",
+        "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com",
+        "prod-registry-k8s-io-us-east-1.s3.dualstack.us-east-1.amazonaws.com",
+    ] {
+        assert!(through(&all, anywhere) && through(&east, anywhere), "{anywhere}");
+    }
+    for west in [
+        "123456789012.dkr.ecr.us-west-2.amazonaws.com",
+        "prod-us-west-2-starport-layer-bucket.s3.us-west-2.amazonaws.com",
+    ] {
+        assert!(through(&all, west) && !through(&east, west), "{west}");
+    }
+    for never in [
+        "s3.us-east-1.amazonaws.com",
+        "x.ecr.s3.us-east-1.amazonaws.com",
+        "evil.dkr.ecr.us-east-1.amazonaws.com",
+        "evil.123456789012.dkr.ecr.us-east-1.amazonaws.com",
+        "prod-evil-starport-layer-bucket.s3.us-east-1.amazonaws.com",
+        "prod-us-east-1-starport-layer-bucket.s3.us-west-2.amazonaws.com",
+        "prod-registry-k8s-io-evil.s3.dualstack.us-east-1.amazonaws.com",
+        "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com.evil.test",
+        "evil.cloudfront.net",
+        "storage.googleapis.com",
+        "evil.r2.cloudflarestorage.com",
+        "evil-docker.pkg.dev.evil.test",
+        "pypi.org",
+    ] {
+        assert!(!through(&all, never), "{never}");
+    }
+}
+
+#[test]
+fn packages_are_the_indices_alone() {
+    let rules = of(Preset::Packages, &[443], &[]);
+    for name in ["pypi.org", "files.pythonhosted.org", "index.crates.io", "registry.npmjs.org", "proxy.golang.org"] {
+        let target = target(&format!("{name}:443"));
+        assert!(matching(&rules, &target).iter().any(|rule| wants_tls(rule, &target)), "{name}");
+    }
+    for never in ["test.pypi.org", "upload.pypi.org", "github.com", "npmjs.org"] {
+        assert!(matching(&rules, &target(&format!("{never}:443"))).is_empty(), "{never}");
     }
 }
 

@@ -1,12 +1,10 @@
-//! Whether a CONNECT may go through, and the connection outside if it may.
+//! Whether a jail may go where it wants to, and the connection outside if it may. However it asked: one law.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -14,45 +12,51 @@ use super::super::door::PATIENCE;
 use super::super::jail::{Allowance, Pushed};
 use super::{Passage, Place};
 use crate::config::EgressRule;
-use crate::policy::egress::{Host, Target, matching, reaches};
+use crate::policy::egress::{Host, Target, matching, reaches, wants_tls};
 
 /// For one address, and for all of them.
 const CONNECT: Duration = Duration::from_secs(6);
 const CONNECT_ALL: Duration = Duration::from_secs(20);
 
-/// A CONNECT that does not go through.
+/// A wish that does not go through.
 #[derive(Debug)]
 pub struct Refusal {
-    pub status: StatusCode,
-    /// For the user and for the audit.
+    pub why: Why,
+    /// For the user, where the protocol has words for it, and for the audit.
     pub reason: String,
     pub address: Option<IpAddr>,
 }
 
+/// What each protocol has a number for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It names no host and port.
+    Unclear,
+    /// Another verb than CONNECT.
+    Verb,
+    Denied,
+    /// The warden has not said what is allowed.
+    NotYet,
+    /// The name has no address.
+    Missing,
+    /// Nobody answers there.
+    Unreached,
+}
+
 impl Refusal {
-    fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into(), address: None }
+    pub fn new(why: Why, reason: impl Into<String>) -> Self {
+        Self { why, reason: reason.into(), address: None }
     }
 }
 
-pub async fn admit(request: &Request<Incoming>, place: &Place) -> Result<Passage, Refusal> {
-    if *request.method() != Method::CONNECT {
-        let reason = "this door takes CONNECT only; use https, plain HTTP is not let out";
-        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, reason));
-    }
-    let target = request.uri().authority().map(|authority| authority.as_str().parse::<Target>());
-    let target = match target {
-        Some(Ok(target)) => target,
-        Some(Err(error)) => return Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
-        None => return Err(Refusal::new(StatusCode::BAD_REQUEST, "CONNECT names no host")),
-    };
+pub async fn admit(target: Target, place: &Place) -> Result<Passage, Refusal> {
     let allowance = allowance(place).await?;
     let rules = matching(&allowance.rules, &target);
     if rules.is_empty() {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, format!("no rule lets you through to {target}")));
+        return Err(Refusal::new(Why::Denied, format!("no rule lets you through to {target}")));
     }
     if place.jail.egress.used.load(Ordering::Relaxed) >= allowance.limits.bytes {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "this session has used up its share of bytes"));
+        return Err(Refusal::new(Why::Denied, "this session has used up its share of bytes"));
     }
     let found = match &target.host {
         Host::Address(address) => vec![*address],
@@ -71,7 +75,7 @@ async fn allowance(place: &Place) -> Result<Arc<Allowance>, Refusal> {
     let mut pushed = place.pushed.clone();
     let said = timeout(PATIENCE, pushed.wait_for(|known: &Pushed| known.egress.is_some())).await;
     let known = said.ok().and_then(Result::ok).and_then(|known| known.egress.clone());
-    known.ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "your rules are not known yet, try again"))
+    known.ok_or_else(|| Refusal::new(Why::NotYet, "your rules are not known yet, try again"))
 }
 
 /// Of the addresses found those that a rule reaches, and whether TLS must name the host there.
@@ -80,16 +84,16 @@ fn open(rules: &[&EgressRule], target: &Target, found: &[IpAddr]) -> Result<Vec<
     for address in found {
         let reaching: Vec<_> = rules.iter().filter(|rule| reaches(rule, *address).is_ok()).collect();
         if !reaching.is_empty() {
-            open.push((*address, reaching.iter().all(|rule| rule.tls)));
+            open.push((*address, reaching.iter().all(|rule| wants_tls(rule, target))));
         } else if let Some(Err(why)) = rules.first().map(|rule| reaches(rule, *address)) {
             let reason = format!("{target} leads to {address}: {why}");
-            refusal.get_or_insert(Refusal { status: StatusCode::FORBIDDEN, reason, address: Some(*address) });
+            refusal.get_or_insert(Refusal { why: Why::Denied, reason, address: Some(*address) });
         }
     }
     if !open.is_empty() {
         return Ok(open);
     }
-    Err(refusal.unwrap_or_else(|| Refusal::new(StatusCode::BAD_GATEWAY, format!("{target} has no address"))))
+    Err(refusal.unwrap_or_else(|| Refusal::new(Why::Missing, format!("{target} has no address"))))
 }
 
 /// The very addresses that were checked, in their order.
@@ -106,12 +110,12 @@ async fn dial(target: &Target, open: &[(IpAddr, bool)]) -> Result<(TcpStream, So
     };
     let unreached = || {
         let address = open.first().map(|(address, _)| *address);
-        Refusal { status: StatusCode::BAD_GATEWAY, reason: format!("{target} does not answer"), address }
+        Refusal { why: Why::Unreached, reason: format!("{target} does not answer"), address }
     };
     timeout(CONNECT_ALL, tried).await.ok().flatten().ok_or_else(unreached)
 }
 
 /// Whether rules that may be newer than the connection allow it.
 pub fn still_allowed(said: &Allowance, target: &Target, address: IpAddr, tls: bool) -> bool {
-    matching(&said.rules, target).iter().any(|rule| reaches(rule, address).is_ok() && (tls || !rule.tls))
+    matching(&said.rules, target).iter().any(|rule| reaches(rule, address).is_ok() && (tls || !wants_tls(rule, target)))
 }

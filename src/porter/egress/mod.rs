@@ -1,45 +1,39 @@
-//! The egress door: HTTP CONNECT to what the session's rules name, and nothing else.
+//! The egress door: HTTP CONNECT and SOCKS 5 to what the session's rules name, and nothing else.
+//!
+//! Both are spoken at one address, for the first byte tells them apart: one door to fence, to count and to remember.
 //!
 //! The name is resolved here, outside the jail; the very address that was checked is connected to; what the jail then
 //! says in TLS must name the same host. So neither a name that moves nor a name that is not meant leads anywhere else.
 
 mod admit;
+mod connect;
 mod hello;
 mod names;
+mod socks;
 mod tunnel;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::ext::ReasonPhrase;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::upgrade::{OnUpgrade, Parts};
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::door::{HEADERS_WITHIN, LONGEST_HEAD, Listener, PAUSE, Stream, Words, now, receive};
+use super::door::{HEADERS_WITHIN, Listener, PAUSE, Stream, Words, now, receive};
 use super::jail::{Allowance, Jail, Pushed};
 use crate::audit::Event;
 use crate::policy::egress::Target;
 
-use admit::{Refusal, admit, still_allowed};
+use admit::{Refusal, still_allowed};
 use hello::NoHello;
 use tunnel::{Bounds, End, Meter};
 
 pub use names::{Names, Sources};
 
-/// From the first byte to the 200: the head, a name and a few addresses.
+/// From the first byte to the answer: a head, a name and a few addresses.
 const ADMISSION: Duration = Duration::from_secs(45);
 
 /// Before the warden has said how many there may be.
@@ -53,6 +47,15 @@ struct Place {
     jail: Arc<Jail>,
     pushed: watch::Receiver<Pushed>,
     names: watch::Receiver<Arc<Names>>,
+}
+
+impl Place {
+    /// A jail that asks too often waits, so that others need not.
+    async fn breathe(&self) {
+        if self.jail.is_hasty(now()) {
+            sleep(PAUSE).await;
+        }
+    }
 }
 
 /// A connection that may go through.
@@ -91,65 +94,26 @@ pub async fn keep(
     .await;
 }
 
-/// One CONNECT, and then what it opened.
+/// One wish, and then what it opened.
 async fn converse(stream: TcpStream, place: Arc<Place>) {
     let _ = stream.set_nodelay(true);
-    let opened = Arc::new(Mutex::new(None));
-    let service = service_fn(|request| {
-        let (place, opened) = (Arc::clone(&place), Arc::clone(&opened));
-        async move { Ok::<_, Infallible>(respond(request, &place, &opened).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
-        .max_buf_size(LONGEST_HEAD)
-        .max_header_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let _ = timeout(ADMISSION, connection).await;
-    let through = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some((passage, upgrade)): Option<(Passage, OnUpgrade)> = through else { return };
-    let Ok(Ok(upgraded)) = timeout(HEADERS_WITHIN, upgrade).await else { return };
-    if let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpStream>>() {
-        carry(passage, io.into_inner(), read_buf.to_vec(), &place).await;
+    let mut first = [0];
+    let Ok(Ok(1)) = timeout(HEADERS_WITHIN, stream.peek(&mut first)).await else { return };
+    // No method of HTTP begins like this.
+    let opened = if first == [socks::VERSION] {
+        timeout(ADMISSION, socks::ask(stream, &place)).await.ok().flatten()
+    } else {
+        connect::ask(stream, &place).await
+    };
+    if let Some((passage, jail, read)) = opened {
+        carry(passage, jail, read, &place).await;
     }
 }
 
-async fn respond(
-    mut request: Request<Incoming>,
-    place: &Place,
-    opened: &Mutex<Option<(Passage, OnUpgrade)>>,
-) -> Response<Full<Bytes>> {
-    if place.jail.is_hasty(now()) {
-        sleep(PAUSE).await;
-    }
-    match admit(&request, place).await {
-        Ok(passage) => {
-            let upgrade = hyper::upgrade::on(&mut request);
-            *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some((passage, upgrade));
-            Response::new(Full::default())
-        }
-        Err(refusal) => {
-            let target = format!("{} {}", request.method(), request.uri());
-            let target = target.strip_prefix("CONNECT ").unwrap_or(&target);
-            let address = refusal.address.map(|address| address.to_string());
-            place.jail.tell_not_let_through(target, address, &refusal.reason, now());
-            refused(&refusal)
-        }
-    }
-}
-
-/// The reason stands in the status line too: that much the AWS SDKs and git show.
-fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(format!("stockade: {}\n", refusal.reason))));
-    *response.status_mut() = refusal.status;
-    if let Ok(phrase) = ReasonPhrase::try_from(refusal.reason.as_bytes()) {
-        response.extensions_mut().insert(phrase);
-    }
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    response
+/// Tells the audit of a wish that does not go through.
+fn tell(target: &str, refusal: &Refusal, place: &Place) {
+    let address = refusal.address.map(|address| address.to_string());
+    place.jail.tell_not_let_through(target, address, &refusal.reason, now());
 }
 
 async fn carry(mut passage: Passage, mut jail: TcpStream, first: Vec<u8>, place: &Place) {

@@ -326,6 +326,51 @@ async fn the_egress_door_refuses_with_a_sentence() {
     drop(held);
 }
 
+/// A greeting and a request in SOCKS; all that is answered until the door closes.
+async fn socks(door: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(door).await.unwrap();
+    stream.write_all(&[&[5, 1, 0][..], request].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_egress_door_refuses_in_socks_by_one_number() {
+    let yard = Yard::new();
+    let doors = yard.open();
+    let named = |name: &str, port: u16| {
+        let length = u8::try_from(name.len()).unwrap();
+        [&[5, 1, 0, 3, length][..], name.as_bytes(), &port.to_be_bytes()].concat()
+    };
+    let number = async |request: &[u8]| {
+        let answer = socks(doors.egress, request).await;
+        assert_eq!((&answer[..2], &answer[4..]), (&[5, 0][..], &[0, 1, 0, 0, 0, 0, 0, 0][..]), "{answer:?}");
+        answer[3]
+    };
+    assert_eq!(number(&named("a.test", 443)).await, 1, "the rules are not known yet");
+    yard.push(&allow(doors.session, &["a.test", "localhost", "127.0.0.1"]));
+    // The push and the first request go different ways.
+    while number(&named("b.test", 443)).await == 1 {}
+    for denied in [
+        named("b.test", 443),
+        named("a.test", 22),
+        named("127.0.0.1", 443),
+        named("localhost", 443),
+        named("a.test", 443),
+        named(&"a".repeat(255), 443),
+        named("", 443),
+        [&[5, 1, 0, 1, 127, 0, 0, 1][..], &[1, 187]].concat(),
+        [&[5, 1, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1][..], &[1, 187]].concat(),
+    ] {
+        assert_eq!(number(&denied).await, 2, "{denied:?}");
+    }
+    assert_eq!(number(&[5, 2, 0, 1, 10, 0, 0, 1, 0, 80]).await, 7);
+    assert_eq!(number(&[5, 1, 0, 9, 10, 0, 0, 1, 0, 80]).await, 8);
+    let Event::EgressRefused { session, user, .. } = yard.refusal().await else { panic!() };
+    assert_eq!((session, user.as_str()), (doors.session, "alice"));
+}
+
 async fn many(door: SocketAddr) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for _ in 0..8 {
