@@ -16,6 +16,7 @@ mod aws;
 mod bed;
 mod clients;
 mod clusters;
+mod codes;
 mod configuration;
 mod control;
 mod crosstalk;
