@@ -46,6 +46,7 @@ mod paramiko;
 mod portal;
 mod probe;
 mod refused;
+mod rights;
 mod roles;
 mod rooms;
 mod sdks;
