@@ -42,6 +42,7 @@ mod kube_tools;
 mod laptop;
 mod limits;
 mod locks;
+mod package;
 mod paramiko;
 mod portal;
 mod probe;
