@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::command;
 use crate::config;
+use crate::session::exit::MISTAKES;
 
 /// A hardened bastion: SSH in, hold only your own credentials, leave a recording.
 #[derive(Debug, Parser)]
@@ -49,6 +50,11 @@ enum Verb {
     Probe(command::probe::Args),
 }
 
+/// The command line as a value: man pages and completions are made from it.
+pub fn command_line() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line, runs the verb, prints an error chain once.
 pub fn run() -> ExitCode {
     if let Some(code) = command::role::run_if_asked() {
@@ -76,9 +82,6 @@ pub fn run() -> ExitCode {
     };
     done.unwrap_or_else(report)
 }
-
-/// `EX_CONFIG` of sysexits.h.
-const MISTAKES: u8 = 78;
 
 /// The mistakes of a configuration as they are; else `stockade: what`, then one `caused by:` line for each source.
 fn report(error: anyhow::Error) -> ExitCode {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -54,6 +54,7 @@ pub fn open(directory: OwnedFd, name: &str) -> Result<(Sink, Scribe), AuditError
     let scribe = Scribe {
         queue,
         healthy: healthy.clone(),
+        place: Place { directory, name: name.to_owned() },
         page: Page { file, length, allocated: length },
         sequence: tail.sequence,
         torn: tail.torn,
@@ -119,6 +120,7 @@ impl Sink {
 pub struct Scribe {
     queue: mpsc::Receiver<Entry>,
     healthy: Arc<AtomicBool>,
+    place: Place,
     page: Page,
     sequence: u64,
     torn: bool,
@@ -145,6 +147,7 @@ impl Scribe {
                         self.page.sync().await?;
                         return Ok(());
                     }
+                    self.turn().await?;
                     let urgent = batch.iter().any(admits);
                     let lines = self.lines(&mut batch, &mut settling);
                     self.append(lines).await;
@@ -153,6 +156,16 @@ impl Scribe {
                 }
             }
         }
+    }
+
+    /// Goes on in a new file where another has taken the name, as logrotate does it; the numbers go on, too.
+    async fn turn(&mut self) -> Result<(), AuditError> {
+        if let Some(next) = self.place.successor(&self.page.file) {
+            let length = next.metadata().map(|about| about.len()).unwrap_or_default();
+            let next = Page { file: next, length, allocated: length };
+            std::mem::replace(&mut self.page, next).sync().await?;
+        }
+        Ok(())
     }
 
     fn lines(&mut self, batch: &mut Vec<Entry>, settling: &mut Vec<oneshot::Sender<()>>) -> Vec<u8> {
@@ -193,6 +206,31 @@ fn admits(entry: &Entry) -> bool {
             matches!(event, LoginAccepted { .. } | SessionOpened { .. } | CredentialIssued { .. })
         }
         Entry::Settle(_) => true,
+    }
+}
+
+/// Where the file is to be found.
+#[derive(Debug)]
+struct Place {
+    directory: OwnedFd,
+    name: String,
+}
+
+impl Place {
+    /// The file that has the name now, if it is another one and nobody else writes it. While there is none, or it cannot
+    /// be had, the former is written: a line in the wrong file is better than none.
+    fn successor(&self, former: &File) -> Option<File> {
+        let there = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let ours = rustix::fs::fstat(former).ok()?;
+        if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) {
+            return None;
+        }
+        let next = open_file(&self.directory, &self.name).and_then(|file| {
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(file)
+        });
+        next.inspect_err(|error| tracing::error!(%error, "the new audit file cannot be used; the former is written"))
+            .ok()
     }
 }
 
@@ -292,6 +330,30 @@ mod tests {
         assert_eq!(sequences(dir.path()), [1, 2, 3, 4]);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 5, "the torn line stands alone: {text}");
+    }
+
+    /// As logrotate does it: the file is renamed, and another is made; nobody tells the writer.
+    #[tokio::test]
+    async fn a_rotated_file_is_left_and_numbers_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sink, scribe) = open(directory(dir.path()), "audit.jsonl").unwrap();
+        let scribe = tokio::spawn(scribe.run());
+        let event = || Event::Started { version: "1".into() };
+        let [file, rotated] = ["audit.jsonl", "audit.jsonl.1"].map(|name| dir.path().join(name));
+        sink.record(event()).await;
+        sink.settle().await;
+        std::fs::rename(&file, &rotated).unwrap();
+        // Not there yet: the line goes where the others are.
+        sink.record(event()).await;
+        sink.settle().await;
+        File::create(&file).unwrap();
+        sink.record(event()).await;
+        sink.record(event()).await;
+        drop(sink);
+        scribe.await.unwrap().unwrap();
+        assert_eq!(sequences(dir.path()), [3, 4]);
+        std::fs::rename(&rotated, &file).unwrap();
+        assert_eq!(sequences(dir.path()), [1, 2]);
     }
 
     #[tokio::test]

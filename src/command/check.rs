@@ -18,6 +18,7 @@ use crate::identity::Principal;
 use crate::identity::authorized_keys::{self, AuthorizedKey, AuthorizedKeys, WhyNot};
 use crate::policy::egress::is_for;
 use crate::policy::{Decision, Denial, Evidence, Reason, decide};
+use crate::session::exit::{AWS_DECIDES, DENIED};
 
 /// Exits with 0 if all is well, 78 if the configuration has mistakes; with --who 1 if they may not log in, or not use the
 /// cluster, 3 if AWS, which is not asked here, decides.
@@ -39,10 +40,6 @@ pub struct Args {
     #[arg(long, value_name = "NAME=VALUE", value_parser = cluster::label, requires = "cluster")]
     label: Vec<(String, String)>,
 }
-
-const DENIED: u8 = 1;
-/// Not 2, with which clap refuses a command line.
-const IAM_DECIDES: u8 = 3;
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -69,14 +66,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn both(login: u8, cluster: u8) -> u8 {
     match (login, cluster) {
         (DENIED, _) | (_, DENIED) => DENIED,
-        (IAM_DECIDES, _) | (_, IAM_DECIDES) => IAM_DECIDES,
+        (AWS_DECIDES, _) | (_, AWS_DECIDES) => AWS_DECIDES,
         _ => 0,
     }
 }
 
 fn status(config: &Config, decision: &Decision) -> u8 {
     match decision {
-        _ if otherwise(config, decision).is_some() => IAM_DECIDES,
+        _ if otherwise(config, decision).is_some() => AWS_DECIDES,
         Decision::Permit(_) => 0,
         Decision::Denial(_) => DENIED,
     }

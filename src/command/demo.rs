@@ -23,11 +23,10 @@ use self::directory::Directory;
 use self::interrupt::{Interrupt, Interrupted};
 use self::step::Steps;
 use crate::loader;
+use crate::session::exit::INTERRUPTED;
 
 /// The demo's user.
 const USER: &str = "alice";
-/// What a shell says of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 
 /// Try stockade on this machine: builds an image, makes keys and a configuration, starts everything, logs in, and takes
 /// all of it down again.

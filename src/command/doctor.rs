@@ -4,6 +4,7 @@ mod cloud;
 mod clusters;
 mod fences;
 mod host;
+mod rights;
 mod setting;
 
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub struct Args {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+    /// Test nothing: print the AWS policies that the configuration needs, as JSON
+    #[arg(long, value_name = "WHOSE", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    print_iam: Option<rights::Whose>,
     /// In a process of its own: closes this role's fence and tells what it lets through
     #[arg(long, hide = true, value_name = "ROLE")]
     inside: Option<String>,
@@ -90,6 +94,11 @@ pub(super) fn unmet_by_the_kernel() -> Vec<String> {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(role) = &args.inside {
         return Ok(fences::inside(role));
+    }
+    if let Some(whose) = args.print_iam {
+        let path = args.config.unwrap_or_else(|| CONFIGURATION.into());
+        print!("{}", rights::print(&path, whose)?);
+        return Ok(ExitCode::SUCCESS);
     }
     let mut failed = false;
     let mut say = |check: Check| {

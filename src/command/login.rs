@@ -10,10 +10,8 @@ use std::process::ExitCode;
 
 use super::kubeconfig::{bring_in_step, file};
 use crate::jailer::CLUSTERS;
+use crate::session::exit::NOT_EXECUTED;
 use crate::sys::{exec, signal};
-
-/// As a shell says that something cannot be executed.
-const NOT_EXECUTED: u8 = 126;
 
 /// `arguments`: the shell's path, then its words. Returns only on failure.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {

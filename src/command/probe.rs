@@ -18,10 +18,8 @@ use serde::Serialize;
 
 use attempt::{Found, Row};
 
+use crate::session::exit::NOT_A_JAIL;
 use crate::sys::clone::Alone;
-
-/// Nothing was tried.
-const NOT_A_JAIL: u8 = 2;
 
 /// Try every way out of this jail that is known, and say what held. Exits with 1 if anything gave way, and with 2
 /// outside of a jail

@@ -23,6 +23,16 @@ ssh = ['127.0.0.1:2222']
 host_keys = ['/k']
 ";
 
+/// What the Debian package installs.
+#[test]
+fn the_packages_file_has_no_mistakes_and_listens_here_alone() {
+    let config = good(include_str!("../../packaging/stockade.toml"));
+    assert!(config.listen.ssh.iter().all(|address| address.ip().is_loopback()), "{:?}", config.listen);
+    assert_eq!((config.aws, config.rbac), (None, None));
+    assert_eq!(config.ssh.host_keys, [Path::new("/etc/stockade/host_ed25519")]);
+    assert_eq!(config.users.authorized_keys, Path::new("/etc/stockade/keys"));
+}
+
 fn no_file(path: &Path) -> Result<String, String> {
     Err(format!("no '{}' in this test", path.display()))
 }

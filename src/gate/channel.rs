@@ -17,7 +17,7 @@ use super::warden::{Answered, Verdict};
 use crate::privsep::link::LinkError;
 use crate::privsep::stream::{FromKeeper, GateEnd};
 use crate::privsep::{Accusation, Role};
-use crate::session::SessionId;
+use crate::session::{SessionId, exit};
 
 /// How long a jail may take to be built and its program to start.
 const START: Duration = Duration::from_secs(60);
@@ -26,10 +26,10 @@ const START: Duration = Duration::from_secs(60);
 const STREAM: Duration = Duration::from_secs(10);
 
 /// What a session ends with that cannot be recorded.
-pub const UNRECORDED: u32 = 254;
+pub const UNRECORDED: u32 = exit::UNRECORDED as u32;
 
 /// The code of SSH's own failures.
-const FAILED: u32 = 255;
+const FAILED: u32 = exit::LOST as u32;
 
 /// One session channel: waits for its program, then carries bytes both ways until the program ends.
 pub struct Errand {

@@ -11,6 +11,7 @@ use super::enter::{self, Launch};
 use super::fault::{Fault, Step};
 use super::jail::{Channel, Jail, Stage};
 use super::plan::Plan;
+use super::program;
 use super::rootfs::Bundle;
 use super::supervise::Jailer;
 use super::userns::{self, RANGE};
@@ -97,6 +98,7 @@ impl Jailer {
         region: Option<String>,
         note: Vec<u8>,
     ) -> Result<Jail, Fault> {
+        program::keep(&self.run)?;
         let first_uid = self.plan.uid_base + slot * RANGE;
         let token = random_token()?;
         let userns = self.user_namespace(slot)?;
@@ -109,7 +111,7 @@ impl Jailer {
             first_uid,
             scratch: self.plan.limits.scratch,
             home: home.as_deref(),
-            program: &format!("{}/stockade", self.run),
+            program: &program::place(&self.run),
             token: &token,
             shell: &self.plan.shell,
         };

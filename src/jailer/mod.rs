@@ -17,6 +17,7 @@ mod jails;
 mod modes;
 mod notice;
 mod plan;
+mod program;
 mod reports;
 mod rights;
 mod roles;

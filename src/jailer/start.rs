@@ -3,12 +3,12 @@
 use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use fs_err as fs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, open};
-use rustix::mount::mount_bind;
 use rustix::process::{
     DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
@@ -16,6 +16,7 @@ use rustix::process::{
 use super::fault::{Fault, Step};
 use super::jail::{instance_directory, reap};
 use super::plan::{Held, Plan};
+use super::program;
 use super::supervise::Jailer;
 use super::userns;
 use crate::privsep::link::{pair, recv_packet};
@@ -54,6 +55,8 @@ pub fn run(configuration: &str) -> ExitCode {
 fn serve(configuration: &str) -> Result<ExitCode, Fault> {
     let alone = Alone::prove().step("begin as a process of one thread")?;
     let signals = signal::descriptor(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).step("watch for signals")?;
+    // Before the mounts are private: where systemd made the former ones for us alone, they go, and with them the path.
+    let own = std::env::current_exe().step("find the program's file")?;
     let program = open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open the program")?;
     let (plan, held) = match load(&alone, &program, configuration, None) {
         Ok(loaded) => loaded,
@@ -66,7 +69,7 @@ fn serve(configuration: &str) -> Result<ExitCode, Fault> {
     many_descriptors()?;
     userns::private_mounts(&alone)?;
     let run = instance_directory(&plan.instance);
-    prepare(&run)?;
+    prepare(&run, &own)?;
     let mut jailer = Jailer::new(alone, plan, held, program, configuration.to_owned(), run)?;
     jailer.serve(&signals)
 }
@@ -84,24 +87,18 @@ fn many_descriptors() -> Result<(), Fault> {
 }
 
 /// Directories of this boot, closed to everybody: what lies in them is reached through them or not at all.
-fn prepare(run: &str) -> Result<(), Fault> {
+fn prepare(run: &str, own: &Path) -> Result<(), Fault> {
     use std::os::unix::fs::PermissionsExt;
     for directory in [run.to_owned(), format!("{run}/jail"), format!("{run}/empty"), format!("{run}/homes")] {
         fs::create_dir_all(&directory).step("make the run directory")?;
         fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700)).step("close the run directory")?;
     }
-    // The jails' `stockade` command is this very file, even when an upgrade replaces its name.
-    let own = std::env::current_exe().step("find the program's file")?;
-    let place = format!("{run}/stockade");
-    fs::write(&place, "").step("make a place for the program")?;
-    mount_bind(&own, &*place).step("hold the program")
+    program::hold(own, run)
 }
 
 /// The opposite of `prepare`; only what that made, and only where it is empty.
 pub fn tidy(run: &str) {
-    let program = format!("{run}/stockade");
-    let _ = rustix::mount::unmount(&*program, rustix::mount::UnmountFlags::DETACH);
-    let _ = fs::remove_file(program);
+    program::release(run);
     for user in fs::read_dir(format!("{run}/homes")).into_iter().flatten().flatten() {
         let _ = fs::remove_dir(user.path());
     }

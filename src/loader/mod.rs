@@ -21,9 +21,7 @@ use crate::policy::lock;
 use crate::privsep::begin::read_sealed;
 use crate::privsep::changes;
 use crate::privsep::link::send_packet;
-
-/// `EX_CONFIG`
-const MISTAKEN: u8 = 78;
+use crate::session::exit::MISTAKES;
 
 /// Loads `path`; `again`: for a reload, which opens no listeners.
 pub fn run(path: &Path, again: bool) -> ExitCode {
@@ -31,7 +29,7 @@ pub fn run(path: &Path, again: bool) -> ExitCode {
         Ok(socket) => socket,
         Err(error) => {
             eprintln!("stockade: the loader is a part of `stockade serve`: {error}");
-            return ExitCode::from(MISTAKEN);
+            return ExitCode::from(MISTAKES);
         }
     };
     let reason = match config::load(path) {
@@ -51,7 +49,7 @@ pub fn run(path: &Path, again: bool) -> ExitCode {
         // At a start nobody listens for it any more: the log has it.
         let _ = send_packet(socket.as_fd(), &packet, &[]);
     }
-    ExitCode::from(MISTAKEN)
+    ExitCode::from(MISTAKES)
 }
 
 fn hand_over(config: &Config, again: bool, socket: &OwnedFd) -> anyhow::Result<()> {

@@ -1,4 +1,5 @@
 use super::Role;
+use crate::session::exit::ACCUSES;
 
 /// A peer that nobody here can have dismissed broke the protocol. Whoever heard it ends, and its exit status is the only
 /// word of it to the jailer: see `table`.
@@ -9,13 +10,10 @@ pub struct Accusation {
     pub what: &'static str,
 }
 
-/// Below what shells and `sysexits.h` use, above what errors end with.
-const FIRST: u8 = 40;
-
 impl Accusation {
     /// The exit status that says it.
     pub fn status(&self) -> u8 {
-        FIRST + self.role as u8
+        ACCUSES + self.role as u8
     }
 
     /// Whom the wait status of a role accuses: one that it hears, or nobody.
@@ -24,7 +22,7 @@ impl Accusation {
         let code = (status >> 8) & 0xff;
         Role::ALL
             .into_iter()
-            .filter(|role| exited && code == i32::from(FIRST + *role as u8))
+            .filter(|role| exited && code == i32::from(ACCUSES + *role as u8))
             .find(|role| Role::LINKS.contains(&(by, *role)) || Role::LINKS.contains(&(*role, by)))
     }
 }
@@ -50,7 +48,7 @@ mod tests {
     #[test]
     fn other_ends_accuse_nobody() {
         // Success, failure, a panic, kill -9, a core dump.
-        for status in [0, 1 << 8, 101 << 8, 9, 0x80 | 6, i32::from(FIRST) | 9] {
+        for status in [0, 1 << 8, 101 << 8, 9, 0x80 | 6, i32::from(ACCUSES) | 9] {
             assert_eq!(Accusation::read(Role::Gate, status), None, "{status:#x}");
         }
     }

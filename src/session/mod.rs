@@ -1,6 +1,7 @@
 //! A session: one jail's life. Its id is public, minted by the warden, never reused, and authorises nothing. `verb` is what a
-//! user may ask about theirs, `kubeconfig` how kubectl finds its clusters.
+//! user may ask about theirs, `kubeconfig` how kubectl finds its clusters, `exit` what stockade says by an exit status.
 
+pub mod exit;
 mod id;
 pub mod kubeconfig;
 mod number;

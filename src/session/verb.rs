@@ -35,7 +35,7 @@ pub enum NotAVerb {
 }
 
 /// `EX_USAGE` of sysexits.h.
-pub const MISUSED: u32 = 64;
+pub const MISUSED: u32 = super::exit::MISUSED as u32;
 
 const USAGE: &str = "stockade whoami [--json] | clusters [--json] | token CLUSTER | kubeconfig [DESTINATION]";
 

@@ -41,12 +41,12 @@ use crate::privsep::message::{
     Connection, GateToWarden, JailerToWarden, KeeperToWarden, Number, WardenToGate, WardenToJailer, WardenToKeeper,
     WardenToPorter,
 };
-use crate::session::SessionId;
+use crate::session::{SessionId, exit};
 
 /// The exit status of a session that cannot be recorded; ssh itself uses 255.
-const UNRECORDED: u32 = 254;
+const UNRECORDED: u32 = exit::UNRECORDED as u32;
 /// The exit status of a session that cannot be had for another reason.
-const UNAVAILABLE: u32 = 253;
+const UNAVAILABLE: u32 = exit::UNAVAILABLE as u32;
 
 /// The warden's whole state.
 pub struct Court<J, S> {

@@ -57,14 +57,7 @@ impl Scene {
 
     /// The owner of the bed's account.
     pub async fn iam(&self) -> aws_sdk_iam::Client {
-        let endpoint = self.bed.identity("access")["AWS_ENDPOINT_URL"].clone();
-        let (key, secret) = ("AKIAROOTOFTHEBED0000", "root-secret-of-the-bed");
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
-            .region(aws_config::Region::new("us-east-1"))
-            .endpoint_url(endpoint)
-            .credentials_provider(aws_credential_types::Credentials::new(key, secret, None, None, "bed"))
-            .http_client(stockade::warden::authority::Surroundings::default().http_client().unwrap());
-        aws_sdk_iam::Client::new(&config.load().await)
+        self.bed.owner().await
     }
 
     pub async fn join(&self, user: &str, level: &str) {

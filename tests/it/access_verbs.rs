@@ -13,7 +13,7 @@ use crate::yard::{Output, signal, spawn_with, until};
 
 const STOCKADE: &str = env!("CARGO_BIN_EXE_stockade");
 
-fn access(scene: &Scene, verb: &str, more: &[&str]) -> Command {
+pub fn access(scene: &Scene, verb: &str, more: &[&str]) -> Command {
     let mut command = Command::new(STOCKADE);
     command.args(["access", verb, "--config"]).arg(scene.path("stockade.toml")).args(more);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(scene.bed.identity("access"));

@@ -65,6 +65,18 @@ impl Bed {
         text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     }
 
+    /// IAM as the owner of the account.
+    pub async fn owner(&self) -> aws_sdk_iam::Client {
+        let endpoint = self.identity("access")["AWS_ENDPOINT_URL"].clone();
+        let (key, secret) = ("AKIAROOTOFTHEBED0000", "root-secret-of-the-bed");
+        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("us-east-1"))
+            .endpoint_url(endpoint)
+            .credentials_provider(aws_credential_types::Credentials::new(key, secret, None, None, "bed"))
+            .http_client(Surroundings::default().http_client().unwrap());
+        aws_sdk_iam::Client::new(&config.load().await)
+    }
+
     fn https(&self, host: &str) -> BTreeMap<String, String> {
         let mut environment = self.bastion();
         environment.insert("AWS_ENDPOINT_URL".into(), format!("https://{host}:{}", self.ready["tls_port"]));

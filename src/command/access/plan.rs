@@ -20,9 +20,7 @@ use crate::access::report::lint;
 use crate::access::watch::now;
 use crate::access::world::Seen;
 use crate::config;
-
-/// Something would be changed.
-const CHANGES: u8 = 2;
+use crate::session::exit::CHANGES;
 
 /// Read IAM and every cluster, and print what `apply` would change, and why
 ///

@@ -15,9 +15,7 @@ use crate::access::report::listing::{sheet, table};
 use crate::access::report::review::{self, Review};
 use crate::access::report::rights::{Right, rights};
 use crate::config;
-
-/// What there is differs from what was signed.
-const DIFFERENCES: u8 = 2;
+use crate::session::exit::DIFFERENCES;
 
 /// Print who has what where: since when, by which group, put there by whom, used when last
 ///

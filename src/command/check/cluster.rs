@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DENIED, IAM_DECIDES};
+use super::{AWS_DECIDES, DENIED};
 use crate::config::{Config, KubeRole, StaticCluster, StaticWay};
 use crate::identity::Principal;
 use crate::policy::kube::{Rules, Subject, Verdict, is_cluster_name, may_use, others};
@@ -59,7 +59,7 @@ pub(super) fn explain(
         lines.extend(as_others(config, groups, name));
     }
     let by_label = kube.allow.iter().chain(&kube.deny).any(|rule| !rule.labels.is_empty());
-    let status = if verdict.allows() || (by_label && labels.is_empty()) { IAM_DECIDES } else { DENIED };
+    let status = if verdict.allows() || (by_label && labels.is_empty()) { AWS_DECIDES } else { DENIED };
     unless_iam(config, &verdict, lines, status)
 }
 
@@ -138,7 +138,7 @@ fn unless_iam(config: &Config, verdict: &Verdict<'_>, mut lines: Vec<String>, st
         return (lines, status);
     }
     lines.push("IAM decides, and is not asked here: the rules are looked at again at login, with IAM's groups.".into());
-    (lines, IAM_DECIDES)
+    (lines, AWS_DECIDES)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use landlock::{ABI, Access, AccessFs, LandlockStatus, Ruleset, RulesetAttr, Rule
 use super::Check;
 use crate::privsep::Role;
 use crate::privsep::fence::{self, Reach};
+use crate::session::exit;
 
 const LANDLOCK: &str = "landlock";
 /// The porter where `[egress]` has rules.
@@ -68,7 +69,7 @@ pub(super) fn inside(name: &str) -> ExitCode {
     let role = Role::ALL.into_iter().find(|role| role.to_string() == name);
     let Some(role) = role.or((name == OUTWARD).then_some(Role::Porter)) else {
         println!("there is no role '{name}'");
-        return ExitCode::from(64);
+        return ExitCode::from(exit::MISUNDERSTOOD);
     };
     let reach = if role == Role::Warden || name == OUTWARD { Reach::Internet } else { Reach::Nowhere };
     if let Err(error) = fence::enter(role, reach, &[]) {

@@ -12,13 +12,14 @@ use super::{Court, UNAVAILABLE, UNRECORDED};
 use crate::audit::Event;
 use crate::identity::{Principal, Secret};
 use crate::privsep::message::{Channel, Connection, Program, WardenToGate, Wish};
+use crate::session::exit;
 use crate::session::kubeconfig::{self, Laptop};
 use crate::session::verb::{MISUSED, NotAVerb, Verb, table};
 use crate::warden::post::Term;
 use crate::warden::sessions::{Sponsor, Stage};
 
 /// Exit statuses of sysexits.h: not there, or not for this user.
-pub(super) const NOT_THERE: u32 = 69;
+pub(super) const NOT_THERE: u32 = exit::NOT_THERE as u32;
 
 /// The longest part of an answer: a packet has room for twice that.
 const LONGEST_PART: usize = 64 * 1024;
