@@ -23,6 +23,7 @@ const CARRIED: &[(&str, &[u8])] = carried![
     "images/files/etc/nsswitch.conf",
     "images/files/etc/skel/.profile",
     "images/files/etc/profile",
+    "images/files/etc/ssh/ssh_config.d/stockade.conf",
     "images/files/usr/share/stockade/prompt.bash",
     "images/tools/build",
     "images/tools/aws-iam-authenticator/go.mod",
