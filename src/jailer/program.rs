@@ -24,11 +24,15 @@ pub fn hold(own: &Path, run: &str) -> Result<(), Fault> {
 /// To be asked for before each jail: the kernel attaches nothing that has lost its last name, so then a copy is held.
 pub fn keep(run: &str) -> Result<(), Fault> {
     let place = place(run);
-    if fs::metadata(&place).step("look at the program")?.nlink() > 0 {
+    let held = fs::metadata(&place).step("look at the program")?;
+    // Empty: a former try came only half way.
+    if held.nlink() > 0 && held.len() > 0 {
         return Ok(());
     }
     let copy = copy(run);
     fs::copy("/proc/self/exe", &copy).step("copy the program")?;
+    // Nothing can be attached upon it, either.
+    let _ = unmount(&*place, UnmountFlags::DETACH);
     mount_bind(&*copy, &*place).step("hold the program's copy")?;
     // /run is often mounted noexec.
     mount_remount(&*place, MountFlags::BIND, c"").step("make the program's copy executable")
