@@ -133,10 +133,10 @@ impl Ground<'_> {
                         them, and delete them";
             self.problem(wanted, &format!("namespace {namespace}"), what.to_owned());
         }
-        let let_in = self.let_in(roles, &mut place, wanted);
+        let admitted = Admitted { membership, let_in: self.let_in(roles, &mut place, wanted) };
         for level in &self.terms.rbac.levels {
-            self.whole(level, membership, &let_in, &mut place, wanted);
-            self.namespaces(level, membership, &let_in, &mut place, wanted);
+            self.whole(level, &admitted, &mut place, wanted);
+            self.namespaces(level, &admitted, &mut place, wanted);
         }
         place
     }
@@ -264,17 +264,10 @@ impl Ground<'_> {
     }
 
     /// A level for the cluster as a whole.
-    fn whole(
-        &self,
-        level: &Level,
-        membership: &Membership,
-        let_in: &BTreeMap<String, Subject>,
-        place: &mut Place,
-        wanted: &mut Wanted,
-    ) {
+    fn whole(&self, level: &Level, admitted: &Admitted<'_>, place: &mut Place, wanted: &mut Wanted) {
         let grant = Grant::of_cluster(&level.name, self.name);
         let name = grant.to_string();
-        let subjects = subjects(&grant, membership, let_in);
+        let subjects = admitted.subjects(&grant);
         wanted.grants.insert(grant);
         let expanded = in_cluster(level, &self.cluster.served);
         let inner = format!("{name}{NAMESPACES}");
@@ -295,14 +288,7 @@ impl Ground<'_> {
     }
 
     /// A level for each namespace that has groups of its own.
-    fn namespaces(
-        &self,
-        level: &Level,
-        membership: &Membership,
-        let_in: &BTreeMap<String, Subject>,
-        place: &mut Place,
-        wanted: &mut Wanted,
-    ) {
+    fn namespaces(&self, level: &Level, admitted: &Admitted<'_>, place: &mut Place, wanted: &mut Wanted) {
         let written = in_namespace(level, &self.cluster.served);
         let mut rules = Arc::new(written.clone());
         let rbac = &self.terms.rbac;
@@ -311,7 +297,7 @@ impl Ground<'_> {
                 continue;
             }
             let grant = Grant::of_namespace(&level.name, self.name, namespace);
-            let (name, subjects) = (grant.to_string(), subjects(&grant, membership, let_in));
+            let (name, subjects) = (grant.to_string(), admitted.subjects(&grant));
             wanted.grants.insert(grant);
             let key = (namespace.clone(), name.clone());
             let target =
@@ -393,7 +379,15 @@ fn is_as_written(held: &Rbac<Rules>) -> bool {
     held.labels.get(WRITTEN).is_some_and(|written| *written == Object::Rules(held.is.clone()).written())
 }
 
-fn subjects(grant: &Grant, membership: &Membership, let_in: &BTreeMap<String, Subject>) -> BTreeSet<Subject> {
-    let users = membership.live.get(grant).into_iter().flatten();
-    users.filter_map(|user| let_in.get(user).cloned()).collect()
+/// Who is in which group, and may be bound on a cluster.
+struct Admitted<'a> {
+    membership: &'a Membership,
+    let_in: BTreeMap<String, Subject>,
+}
+
+impl Admitted<'_> {
+    fn subjects(&self, grant: &Grant) -> BTreeSet<Subject> {
+        let users = self.membership.live.get(grant).into_iter().flatten();
+        users.filter_map(|user| self.let_in.get(user).cloned()).collect()
+    }
 }

@@ -11,9 +11,9 @@ use crate::access::change::{Cause, Object, Target};
 use crate::access::entries::row_of;
 use crate::access::simulated::{Simulated, When};
 use crate::access::standing::bound;
+use crate::access::tests::worlds::cluster;
 use crate::access::world::{
-    AwsAuth, Binding, Cluster, Directory, Entry, LABEL, LABELLED, MARK, Mode, Rbac, Role, Rule, Rules, Seen, Subject,
-    World,
+    Binding, Cluster, Directory, Entry, LABEL, LABELLED, MARK, Mode, Rbac, Role, Rule, Rules, Seen, Subject, World,
 };
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
@@ -102,20 +102,8 @@ fn world(people: &[Person; 3], levels: &[[Option<Level>; 2]; 2]) -> World {
         world.directory.roles.insert((*user).to_owned(), role);
     }
     for (at, name) in CLUSTERS.iter().enumerate() {
-        let mut cluster = Cluster {
-            mode: if *name == "pleiades" { Mode::Both } else { Mode::Entries },
-            place: String::new(),
-            namespaces: BTreeMap::new(),
-            served: Vec::new(),
-            stale: BTreeSet::new(),
-            cluster_roles: BTreeMap::new(),
-            roles: BTreeMap::new(),
-            cluster_bindings: BTreeMap::new(),
-            bindings: BTreeMap::new(),
-            entries: BTreeMap::new(),
-            crowded: Default::default(),
-            aws_auth: AwsAuth::default(),
-        };
+        let mode = if *name == "pleiades" { Mode::Both } else { Mode::Entries };
+        let mut cluster = Cluster { served: Vec::new(), ..cluster(mode, []) };
         for (user, person) in USERS.iter().zip(people) {
             let Some(who) = person.and_then(|(_, entries)| entries[at]) else { continue };
             let (username, kind) = (format!("stockade:{}", USERS[who]), "STANDARD".to_owned());

@@ -10,4 +10,4 @@ mod removal;
 mod scale;
 mod stale;
 mod stories;
-mod worlds;
+pub(super) mod worlds;

@@ -65,7 +65,7 @@ pub(super) fn directory<const N: usize>(users: [&str; N]) -> Directory {
     }
 }
 
-pub(super) fn cluster<const N: usize>(mode: Mode, namespaces: [&str; N]) -> Cluster {
+pub(in crate::access) fn cluster<const N: usize>(mode: Mode, namespaces: [&str; N]) -> Cluster {
     Cluster {
         mode,
         place: format!("{ACCOUNT} us-east-1"),
